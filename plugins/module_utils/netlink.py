@@ -1,0 +1,241 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small rtnetlink layer: bytes in, bytes out, nothing lost.
+
+Layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h; see netlink(7) and rtnetlink(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+NLM_F_CAPPED, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR = 0x100, 0x200, 0x10
+NLMSGERR_ATTR_MSG = 1
+SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
+RTM_NEWTCLASS, RTM_DELTCLASS, RTM_GETTCLASS = 40, 41, 42
+RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
+RTM_NEWACTION, RTM_DELACTION, RTM_GETACTION = 48, 49, 50
+
+HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+TCMSG = struct.Struct("=BxxxiIII")  # tcmsg: family, ifindex, handle, parent, info
+IFINFOMSG = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+ATTRIBUTE = struct.Struct("=HH")
+ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+SEND_CHUNK = 64  # messages a send: their acknowledgements fit the receive buffer
+
+
+class NetlinkError(OSError):
+    """The kernel refused a message; `strerror` carries its extended acknowledgement where it gave one."""
+
+
+class Message(NamedTuple):
+    """One request: its type, its flags beyond REQUEST and ACK, and all bytes after nlmsghdr."""
+
+    type: int
+    flags: int
+    body: bytes
+
+
+class Refusal(NamedTuple):
+    """The kernel's answer to the message at `index` of a batch."""
+
+    index: int
+    errno: int
+    reason: str
+
+
+def align(length: int) -> int:
+    """Netlink pads everything to 4 bytes."""
+    return (length + 3) & ~3
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(align(len(value)) - len(value))
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """An attribute that holds attributes."""
+    return attribute(kind, b"".join(attributes))
+
+
+def u8(value: int) -> bytes:
+    return struct.pack("=B", value)
+
+
+def u32(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+def s32(value: int) -> bytes:
+    return struct.pack("=i", value)
+
+
+def u64(value: int) -> bytes:
+    return struct.pack("=Q", value)
+
+
+def s64(value: int) -> bytes:
+    return struct.pack("=q", value)
+
+
+def string(value: str) -> bytes:
+    """A zero-terminated string."""
+    return value.encode() + b"\0"
+
+
+def text(value: bytes) -> str:
+    """The text of a zero-terminated string."""
+    return value.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def integer(value: bytes) -> int:
+    """An unsigned integer in host order, as wide as it came."""
+    return int.from_bytes(value, "little" if struct.pack("=H", 1)[0] else "big")
+
+
+def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """The attributes in `data` from `offset` on; of a type that repeats, the last one."""
+    return dict(each_attribute(data, offset))
+
+
+def each_attribute(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Every attribute in order, also those whose type repeats."""
+    while offset + ATTRIBUTE.size <= len(data):
+        length, kind = ATTRIBUTE.unpack_from(data, offset)
+        if length < ATTRIBUTE.size:
+            return
+        yield kind & ATTRIBUTE_TYPE, data[offset + ATTRIBUTE.size : offset + length]
+        offset += align(length)
+
+
+def tc_message(
+    kind: int, flags: int, ifindex: int, handle: int, parent: int, info: int = 0, payload: bytes = b""
+) -> Message:
+    """A traffic control request (struct tcmsg, linux/rtnetlink.h)."""
+    return Message(kind, flags, TCMSG.pack(socket.AF_UNSPEC, ifindex, handle, parent, info) + payload)
+
+
+def link_message(kind: int, flags: int, ifindex: int, payload: bytes = b"", up: bool | None = None) -> Message:
+    """A link request (struct ifinfomsg); `up` sets or clears IFF_UP, None leaves it alone."""
+    state, change = (0, 0) if up is None else (int(up), 1)
+    return Message(kind, flags, IFINFOMSG.pack(socket.AF_UNSPEC, 0, ifindex, state, change) + payload)
+
+
+class Socket:
+    """An rtnetlink socket. Batches return every refusal; dumps retry when the kernel says they were interrupted."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+        for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+            try:
+                self._socket.setsockopt(SOL_NETLINK, option, 1)
+            except OSError:  # older kernels: errors without words, dumps that are filtered here
+                pass
+        self._sequence = 0
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    def send(self, messages: Sequence[Message], stop_at_refusal: bool = True) -> list[Refusal]:
+        """Send requests in order, SEND_CHUNK in one system call, and collect what the kernel refused.
+
+        The kernel works through a chunk to its end even after a refusal; `stop_at_refusal` sends no further chunk.
+        """
+        refusals: list[Refusal] = []
+        for start in range(0, len(messages), SEND_CHUNK):
+            chunk = messages[start : start + SEND_CHUNK]
+            first = self._sequence + 1
+            self._socket.send(b"".join(self._pack(message, NLM_F_ACK) for message in chunk))
+            refusals += [
+                Refusal(start + sequence - first, code, reason) for sequence, code, reason in self._acks(first, len(chunk))
+            ]
+            if refusals and stop_at_refusal:
+                break
+        return refusals
+
+    def request(self, message: Message) -> None:
+        """Send one request; raise NetlinkError with the kernel's words when it is refused."""
+        for refusal in self.send([message]):
+            raise NetlinkError(refusal.errno, refusal.reason)
+
+    def dump(self, message: Message) -> list[bytes]:
+        """Bodies (what follows nlmsghdr) of all messages that answer a dump request."""
+        for _attempt in range(10):
+            try:
+                return self._dump(message)
+            except InterruptedError:
+                continue
+        raise NetlinkError(errno.EINTR, "the kernel's state changes faster than it can be read")
+
+    def _dump(self, message: Message) -> list[bytes]:
+        self._socket.send(self._pack(message, NLM_F_DUMP))
+        found: list[bytes] = []
+        interrupted = False
+        while True:
+            for kind, flags, sequence, body in self._receive():
+                if sequence != self._sequence:
+                    continue
+                interrupted |= bool(flags & NLM_F_DUMP_INTR)
+                if kind == NLMSG_ERROR:
+                    raise NetlinkError(*_refusal(flags, body))
+                if kind == NLMSG_DONE:
+                    if interrupted:
+                        raise InterruptedError
+                    return found
+                found.append(body)
+
+    def _pack(self, message: Message, flags: int) -> bytes:
+        self._sequence += 1
+        length = HEADER.size + len(message.body)
+        flags |= message.flags | NLM_F_REQUEST
+        return HEADER.pack(length, message.type, flags, self._sequence, 0) + message.body
+
+    def _acks(self, first: int, count: int) -> Iterator[tuple[int, int, str]]:
+        """(sequence, errno, reason) of each refused message among `count` acknowledgements."""
+        while count:
+            for kind, flags, sequence, body in self._receive():
+                if kind != NLMSG_ERROR or sequence < first:
+                    continue
+                count -= 1
+                code, reason = _refusal(flags, body)
+                if code:
+                    yield sequence, code, reason
+
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        data = self._socket.recv(1 << 20)
+        offset = 0
+        while offset + HEADER.size <= len(data):
+            length, kind, flags, sequence, _port = HEADER.unpack_from(data, offset)
+            yield kind, flags, sequence, data[offset + HEADER.size : offset + length]
+            offset += align(length)
+
+
+def _refusal(flags: int, body: bytes) -> tuple[int, str]:
+    """(errno, words) of an NLMSG_ERROR; errno 0 is an acknowledgement."""
+    code = -struct.unpack_from("=i", body)[0]
+    if not code:
+        return 0, ""
+    words = ""
+    if flags & NLM_F_ACK_TLVS:
+        request_length = HEADER.size if flags & NLM_F_CAPPED else align(HEADER.unpack_from(body, 4)[0])
+        words = text(attributes(body, 4 + request_length).get(NLMSGERR_ATTR_MSG, b""))
+    return code, f"{os.strerror(code)}: {words}" if words else os.strerror(code)
