@@ -1,0 +1,55 @@
+# `make help` lists what there is. Each target prepares what it needs by itself.
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/impair.testbed
+export PATH := $(CACHE)/venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lab_up lab_down check lint sanity unit molecule integration test build lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z_]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+
+setup: ## Debian packages, Python environment, the collection's link (only what is missing)
+	@scripts/setup
+
+demo: setup ## a virtual lab of three nodes, impaired as the inventory asks, and measured
+	@scripts/demo
+
+lab_up: setup ## start the virtual lab
+	@ansible-playbook playbooks/lab_up.yml -i inventories/virtual
+
+lab_down: setup ## stop the virtual lab, leave nothing behind
+	@ansible-playbook playbooks/lab_down.yml -i inventories/virtual
+
+check: setup ## lint, ansible-test sanity, unit tests: two minutes at most
+	@scripts/stages lint sanity unit
+
+lint: setup ## ruff, mypy, shellcheck, yamllint, ansible-lint, changelog fragments
+	@scripts/stages lint
+
+sanity: setup ## ansible-test sanity on the modules
+	@scripts/stages sanity
+
+unit: setup ## unit tests only
+	@scripts/stages unit
+
+molecule: setup ## the molecule scenarios
+	@scripts/stages molecule
+
+integration: setup ## tests against real kernels: network namespaces and the virtual lab
+	@scripts/stages integration
+
+test: setup ## everything that can be tested on one machine: eight minutes at most
+	@scripts/stages lint sanity molecule tests
+
+build: setup ## the collection as a tarball in artifacts/
+	@ansible-galaxy collection build --force --output-path artifacts
+
+lock: setup ## renew requirements.lock from requirements.txt and requirements-dev.txt
+	@scripts/lock
+
+clean: ## what this project made in the checkout and in the cache; asks nothing, leaves a running lab alone
+	@rm -rf .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache artifacts
+	@rm -rf "$(CACHE)"/venv "$(CACHE)"/venv-* "$(CACHE)"/sanity*
