@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 .PHONY: help setup demo lab_up lab_down check lint sanity unit molecule integration test build lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z_]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z_]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 setup: ## Debian packages, Python environment, the collection's link (only what is missing)
 	@scripts/setup

@@ -1,0 +1,38 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fixtures for tests against real kernels: a throwaway network namespace, and the virtual lab."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.places import Netns, run
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_root() -> None:
+    """These tests change kernel state, in places of their own; that needs root."""
+    if os.geteuid() != 0:
+        pytest.fail("integration tests need root: `make integration` asks sudo")
+
+
+@pytest.fixture
+def netns() -> Iterator[Netns]:
+    """A fresh namespace with a veth pair, removed afterwards with everything in it."""
+    made = Netns(f"impair-{os.getpid()}-{next(_numbers)}")
+    run(["ip", "netns", "add", made.name])
+    try:
+        made.run(["ip", "link", "set", "lo", "up"])
+        made.run(["ip", "link", "add", made.device, "type", "veth", "peer", "name", made.peer])
+        for device in (made.device, made.peer):
+            made.run(["ip", "link", "set", device, "up"])
+        yield made
+    finally:
+        run(["ip", "netns", "delete", made.name])
