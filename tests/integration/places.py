@@ -15,7 +15,7 @@ Done = subprocess.CompletedProcess[str]
 
 
 def run(argv: Sequence[str], stdin: str | None = None, check: bool = True, timeout: float = 120) -> Done:
-    """Run a program; where it fails and check is set, the test fails with what it said. The time limit is in seconds."""
+    """Run a program; where it fails and check is set, the test fails with what it said. Timeout in seconds."""
     done = subprocess.run(list(argv), input=stdin or "", capture_output=True, text=True, timeout=timeout, check=False)
     if check and done.returncode != 0:
         pytest.fail(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
