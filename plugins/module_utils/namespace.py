@@ -1,0 +1,55 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A network namespace that exists only for the length of a `with` block.
+
+Whatever is tried there (rules, qdiscs, links) can neither disturb the node nor stay behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import MissingCapability
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+
+@contextmanager
+def throwaway_namespace(what: str) -> Iterator[None]:
+    """Run the block, and the programs it starts, in an empty network namespace; the thread comes back in any case.
+
+    Only the calling thread moves. The kernel destroys the namespace when the last program and socket in it are
+    gone. `what` names the purpose in the error: MissingCapability where the kernel or the caller's rights lack it.
+    """
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter_new(what)
+        try:
+            yield
+        finally:
+            _libc_call("setns", home, CLONE_NEWNET)
+    finally:
+        os.close(home)
+
+
+def _enter_new(what: str) -> None:
+    try:
+        _libc_call("unshare", CLONE_NEWNET)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            raise MissingCapability(what, "root's rights (CAP_SYS_ADMIN)", "set `become: true`") from error
+        if error.errno in (errno.EINVAL, errno.ENOSYS):
+            raise MissingCapability(what, "network namespaces (CONFIG_NET_NS)") from error
+        raise MissingCapability(what, f"a new network namespace ({error.strerror})") from error
+
+
+def _libc_call(function: str, *arguments: int) -> None:
+    """os.unshare and os.setns came with Python 3.12; nodes may have 3.10."""
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
