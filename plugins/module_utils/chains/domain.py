@@ -37,7 +37,7 @@ class ChainsDomain:
     """Chains `impair-<owner>-…` in one table, and the jumps into them. An empty owner sees all chains of ours."""
 
     def __init__(self, program: Program, table: str, owner: str, paths: Mapping[str, str] | None = None) -> None:
-        """`paths` tells for a chain's name where its rules stand in the user's input, for errors: `rules` → `rules[2]`."""
+        """`paths`: a chain's name → where its rules stand in the user's input; errors then name `<path>[2]`."""
         self.program = program
         self.table = table
         self.prefix = f"{PREFIX}{owner}-" if owner else PREFIX
@@ -96,7 +96,7 @@ class ChainsDomain:
         rules = {chain.name: chain.rules for chain in saved.chains}
         for chain in desired.chains:
             if len(rules.get(chain.name, ())) < len(chain.rules):
-                allowed = f"{self.program.typed} skips some of these rules, as it does with `-6` in iptables or `-4` in ip6tables"
+                allowed = f"{self.program.typed} skips some of these rules; `-4` and `-6` do that"
                 raise InvalidInput(self._path(chain.name), [join(rule) for rule in chain.rules], allowed)
         return tuple(Chain(chain.name, rules[chain.name]) for chain in desired.chains)
 

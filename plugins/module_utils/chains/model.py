@@ -9,6 +9,7 @@ tuples of arguments, exactly as a person types them after `-A CHAIN`.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..errors import InvalidInput
@@ -74,10 +75,12 @@ def chain_name(owner: str, text: str) -> str:
     name = f"{PREFIX}{owner}-{text}"
     if len(name) > NAME_LIMIT:
         room = NAME_LIMIT - len(name) + len(text)
-        raise InvalidInput(f"chain {name}", text, f"the kernel takes names of {NAME_LIMIT} characters: here at most {room}")
+        raise InvalidInput(
+            f"chain {name}", text, f"the kernel takes names of {NAME_LIMIT} characters: here at most {room}"
+        )
     return name
 
 
 def counts_packets(rule: Rule) -> bool:
     """Whether the rule keeps a count that decides which packets it matches (xt_statistic, `--mode nth`)."""
-    return any(pair == ("--mode", "nth") for pair in zip(rule, rule[1:]))
+    return any(pair == ("--mode", "nth") for pair in pairwise(rule))

@@ -146,9 +146,7 @@ def _index(layout: list[Jump | None], place: int) -> int:
     return index
 
 
-def _drop(
-    lines: _Lines, jumps: Iterable[Jump], gone: Iterable[Chain], desired: ChainsState
-) -> Iterator[Step]:
+def _drop(lines: _Lines, jumps: Iterable[Jump], gone: Iterable[Chain], desired: ChainsState) -> Iterator[Step]:
     """Jumps first, then the rules of all dropped chains (they may refer to each other), then the chains."""
     wanted = {(jump.hook, jump_rule(jump)) for jump in desired.jumps}
     for jump in jumps:
