@@ -49,6 +49,15 @@ class Message(NamedTuple):
     body: bytes
 
 
+class TcHeader(NamedTuple):
+    """struct tcmsg without the family."""
+
+    ifindex: int
+    handle: int
+    parent: int
+    info: int
+
+
 class Refusal(NamedTuple):
     """The kernel's answer to the message at `index` of a batch."""
 
@@ -127,6 +136,11 @@ def tc_message(
 ) -> Message:
     """A traffic control request (struct tcmsg, linux/rtnetlink.h)."""
     return Message(kind, flags, TCMSG.pack(socket.AF_UNSPEC, ifindex, handle, parent, info) + payload)
+
+
+def tc_header(body: bytes) -> TcHeader:
+    """The fixed part of a traffic control message; its attributes start at TCMSG.size."""
+    return TcHeader(*TCMSG.unpack_from(body)[1:])
 
 
 def link_message(kind: int, flags: int, ifindex: int, payload: bytes = b"", up: bool | None = None) -> Message:

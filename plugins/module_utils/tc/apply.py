@@ -1,0 +1,50 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Send planned steps to the kernel, together where nothing has to be waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..converge import Step
+from ..errors import StepFailed
+from ..netlink import Message, Socket
+from .observe import backlog
+
+POLL = 0.01  # seconds between two looks at a draining queue
+
+
+class Drain(NamedTuple):
+    """Wait until the queue below a class is empty, at most `within` seconds: deleting it would lose what it holds."""
+
+    ifindex: int
+    handle: int
+    within: float
+
+
+def apply(rtnetlink: Socket, steps: Sequence[Step]) -> None:
+    """Carry out the steps in order; raise StepFailed at the first that the kernel refuses."""
+    run: list[Step] = []
+    for step in steps:
+        if isinstance(step.payload, Drain):
+            _send(rtnetlink, run)
+            run = []
+            _drain(rtnetlink, step.payload)
+        else:
+            run.append(step)
+    _send(rtnetlink, run)
+
+
+def _send(rtnetlink: Socket, steps: Sequence[Step]) -> None:
+    messages: list[Message] = [step.payload for step in steps]
+    for refusal in rtnetlink.send(messages):
+        raise StepFailed(steps[refusal.index].command, refusal.reason)
+
+
+def _drain(rtnetlink: Socket, drain: Drain) -> None:
+    deadline = time.monotonic() + drain.within
+    while backlog(rtnetlink, drain.ifindex, drain.handle) and time.monotonic() < deadline:
+        time.sleep(POLL)

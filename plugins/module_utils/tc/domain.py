@@ -1,0 +1,104 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The domain tc: one interface's qdiscs, classes and filters."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from ..converge import Step
+from ..errors import ForeignState, InvalidInput
+from ..memory import Memory
+from ..netlink import RTM_GETQDISC, Socket, tc_header, tc_message
+from . import observe
+from .apply import apply
+from .model import ROOT, Filter, Qdisc, Tree, handle_text, parent_text, protocol_text
+from .plan import plan
+from .steps import Device, filter_handle_text, rendered
+
+
+class TcDomain:
+    """Observe, plan and apply on one interface. Its first write remembers what stood before."""
+
+    name = "tc"
+
+    def __init__(self, rtnetlink: Socket, interface: str, path: str = "interface", memory: Memory | None = None) -> None:
+        """Raises InvalidInput, naming `path`, where the node has no such interface."""
+        try:
+            self._device = Device(interface, socket.if_nametoindex(interface))
+        except (OSError, ValueError):
+            present = ", ".join(sorted(name for _index, name in socket.if_nameindex()))
+            raise InvalidInput(path, interface, f"this node has the interfaces {present}") from None
+        self._rtnetlink = rtnetlink
+        self._memory = memory or Memory()
+        self._key = f"tc-{interface}"
+
+    def observe(self) -> Tree:
+        return observe.decode(observe.read(self._rtnetlink, self._device.index))
+
+    def plan(self, current: Tree, desired: Tree) -> list[Step]:
+        return plan(self._device, current, desired)
+
+    def apply(self, steps: Sequence[Step]) -> None:
+        if self._memory.recall(self._key) is None:
+            dump = observe.read(self._rtnetlink, self._device.index)
+            before = {part: [body.hex() for body in bodies] for part, bodies in dump._asdict().items()}
+            self._memory.remember(self._key, {"ifindex": self._device.index, "before": before})
+        apply(self._rtnetlink, steps)
+
+    def describe(self, state: Tree) -> list[str]:
+        return describe(self._device.name, state)
+
+    def before(self) -> Tree:
+        """What stood before our first write; nothing when we never wrote, or when the interface is a new one."""
+        record = self._memory.recall(self._key)
+        if not record or record["ifindex"] != self._device.index:
+            return Tree()
+        dump = {part: tuple(map(bytes.fromhex, bodies)) for part, bodies in record["before"].items()}
+        return observe.decode(observe.Dump(**dump))
+
+    def forget(self) -> None:
+        """Once what stood before stands again there is nothing to remember."""
+        self._memory.forget(self._key)
+
+    def claim(self, desired: Tree, owned: int | None, purge: bool) -> None:
+        """Raise ForeignState unless the interface's root is the kernel's, ours, as wanted, or may be replaced.
+
+        Ours has the handle `owned`, or stands where we remember what was before.
+        """
+        current = self.observe()
+        root = current.root
+        if purge or root is None or root.handle == owned or not self.plan(current, desired):
+            return
+        record = self._memory.recall(self._key)
+        if record and record["ifindex"] == self._device.index and current != self.before():
+            return
+        raise ForeignState(f"the root of {self._device.name}", f"qdisc {root.kind} {handle_text(root.handle)}")
+
+
+def interfaces_with_root(rtnetlink: Socket, handle: int) -> list[str]:
+    """Names of the interfaces whose egress root has this handle."""
+    roots = (tc_header(body) for body in rtnetlink.dump(tc_message(RTM_GETQDISC, 0, 0, 0, 0)))
+    return sorted(socket.if_indextoname(root.ifindex) for root in roots if root.parent == ROOT and root.handle == handle)
+
+
+def describe(interface: str, tree: Tree) -> list[str]:
+    """The tree in tc's words, a line an entry."""
+
+    def qdisc(entry: Qdisc) -> str:
+        kind, _space, options = rendered("qdisc", entry).partition(" ")
+        return f"qdisc {kind} {handle_text(entry.handle)} dev {interface} {parent_text(entry.parent)} {options}"
+
+    def filter_(entry: Filter) -> str:
+        place = f"{parent_text(entry.parent)} protocol {protocol_text(entry.protocol)} prio {entry.priority}"
+        return f"filter dev {interface} {place} handle {filter_handle_text(entry)} {rendered('filter', entry)}"
+
+    lines = [qdisc(entry) for entry in tree.qdiscs]
+    for entry in tree.classes:
+        kind, _space, options = rendered("class", entry).partition(" ")
+        name = handle_text(entry.handle)
+        lines.append(f"class {kind} {name} dev {interface} {parent_text(entry.parent)} {options}")
+    lines += [filter_(entry) for entry in tree.filters]
+    return [line.rstrip() for line in lines]

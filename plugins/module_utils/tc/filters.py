@@ -1,0 +1,188 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Classifiers from those that stand to those that are wanted: the new one before the old one goes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+from ..converge import Step
+from .model import Filter, protocol_text
+from .steps import ADD, REPLACE, Device, filter_step, same
+
+UNPLACED = 0  # the priority of a filter whose place in the order counts, not its number
+LAST_PRIORITY = 0xFFFF
+SPACING = 64  # between priorities on an empty qdisc, so that later filters find room
+GAP = "disruptive: packets pass unclassified until the new filter stands"
+
+Group = tuple[int, int, int]  # parent, priority, protocol: what the kernel orders and keeps as one
+
+
+def plan(device: Device, current: Sequence[Filter], desired: Sequence[Filter]) -> list[Step]:
+    """Steps for all filters of an interface. Filters that have to go are taken away after every addition."""
+    found, wanted = _groups(current), _groups(place(current, desired))
+    steps: list[Step] = []
+    for group, filters in wanted.items():
+        steps += _group(device, found.get(group, []), filters)
+    for group, filters in found.items():
+        if group not in wanted:
+            steps.append(filter_step(device, "del", filters[0]._replace(handle=0), retire=True))
+    return steps
+
+
+def place(current: Sequence[Filter], desired: Sequence[Filter]) -> list[Filter]:
+    """Give every unplaced filter a priority that keeps the wanted order.
+
+    Filters that stand already keep theirs as far as the order allows (a longest increasing run), so that
+    a filter added, taken away or moved is one filter's change.
+    """
+    placed: list[Filter] = [entry for entry in desired if entry.priority != UNPLACED]
+    by_parent: dict[int, list[Filter]] = {}
+    for entry in desired:
+        if entry.priority == UNPLACED:
+            by_parent.setdefault(entry.parent, []).append(entry)
+    for parent, entries in by_parent.items():
+        kept = _kept([entry for entry in current if entry.parent == parent], entries)
+        taken = [entry.priority for entry in current if entry.parent == parent]
+        placed += [entry._replace(priority=number) for entry, number in zip(entries, _numbers(kept, taken))]
+    return placed
+
+
+def _kept(current: Iterable[Filter], wanted: Sequence[Filter]) -> list[int]:
+    """Priority that each wanted filter keeps, 0 where it needs a new one."""
+    standing: dict[Filter, list[int]] = {}
+    for entry in sorted(current, key=lambda entry: entry.priority, reverse=True):
+        standing.setdefault(_content(entry), []).append(entry.priority)
+    candidates = [
+        priorities.pop() if (priorities := standing.get(_content(entry))) else UNPLACED for entry in wanted
+    ]
+    keep = _increasing_run([(number, index) for index, number in enumerate(candidates) if number])
+    return [number if index in keep else UNPLACED for index, number in enumerate(candidates)]
+
+
+def _content(entry: Filter) -> Filter:
+    """What makes two filters the same: all but the priority, and the handle that u32 is given by the kernel."""
+    return entry._replace(priority=UNPLACED, handle=0 if entry.kind == "u32" else entry.handle)
+
+
+def _increasing_run(numbered: Sequence[tuple[int, int]]) -> set[int]:
+    """Indices of a longest increasing run of priorities (patience sorting)."""
+    tops: list[int] = []
+    piles: list[int] = []
+    before: dict[int, int | None] = {}
+    for number, index in numbered:
+        place_ = bisect_left(tops, number)
+        before[index] = piles[place_ - 1] if place_ else None
+        tops[place_ : place_ + 1] = [number]
+        piles[place_ : place_ + 1] = [index]
+    run: set[int] = set()
+    at: int | None = piles[-1] if piles else None
+    while at is not None:
+        run.add(at)
+        at = before[at]
+    return run
+
+
+def _numbers(kept: Sequence[int], taken: Sequence[int]) -> list[int]:
+    """A priority for each place: those kept stay, the others are spread over free numbers between their neighbours."""
+    occupied = set(taken)
+    numbers = list(kept)
+    index = 0
+    while index < len(numbers):
+        if numbers[index]:
+            index += 1
+            continue
+        end = next((at for at in range(index, len(numbers)) if numbers[at]), len(numbers))
+        low = numbers[index - 1] if index else 0
+        count = end - index
+        high = numbers[end] if end < len(numbers) else min(LAST_PRIORITY, low + SPACING * (count + 1))
+        free = [number for number in range(low + 1, high) if number not in occupied]
+        if len(free) < count:
+            return _renumbered(len(numbers), occupied)
+        for offset in range(count):
+            numbers[index + offset] = free[(2 * offset + 1) * len(free) // (2 * count)]
+        index = end
+    return numbers
+
+
+def _renumbered(count: int, occupied: set[int]) -> list[int]:
+    """All priorities anew, beside those that stand: there is no room between neighbours."""
+    free = [number for number in range(1, LAST_PRIORITY) if number not in occupied]
+    return [free[(2 * index + 1) * len(free) // (2 * count)] for index in range(count)]
+
+
+def _groups(filters: Iterable[Filter]) -> dict[Group, list[Filter]]:
+    groups: dict[Group, list[Filter]] = {}
+    for entry in filters:
+        groups.setdefault((entry.parent, entry.priority, entry.protocol), []).append(entry)
+    return groups
+
+
+def _group(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:
+    """Steps within one priority."""
+    if found and (found[0].kind != wanted[0].kind or _masks(found) != _masks(wanted)):
+        gone = filter_step(device, "del", found[0]._replace(handle=0), caution=GAP)
+        return [gone, *(filter_step(device, "add", entry, ADD) for entry in wanted)]
+    if wanted[0].kind == "u32":
+        return _in_order(device, found, wanted)
+    return _by_handle(device, found, wanted)
+
+
+def _masks(filters: list[Filter]) -> set[int]:
+    """cls_fw holds one mask for all filters of a priority, set by the first."""
+    return {entry.options.mask for entry in filters if entry.kind == "fw"}
+
+
+def _by_handle(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:
+    """Filters whose handle is their key."""
+    known = {entry.handle: entry for entry in found}
+    steps = []
+    for entry in wanted:
+        if entry.handle not in known:
+            steps.append(filter_step(device, "add", entry, ADD))
+        elif not same("filter", entry, known[entry.handle]):
+            steps.append(filter_step(device, "replace", entry, REPLACE))
+    staying = {entry.handle for entry in wanted}
+    steps += [filter_step(device, "del", entry, retire=True) for entry in found if entry.handle not in staying]
+    return steps
+
+
+def _in_order(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:
+    """u32 filters of one priority match in the order they were added, and their keys cannot be changed.
+
+    Walk both lists: equal stays; same keys take a new target in place; from the first filter that
+    does not stand yet, all are added at the end, and what was passed over goes.
+    """
+    rest = iter(found)
+    passed: list[Filter] = []
+    steps: list[Step] = []
+    pending = list(wanted)
+    while pending:
+        known = next(rest, None)
+        if known is None:
+            break
+        entry = pending[0]
+        if known.options._replace(target=0, actions=()) != entry.options._replace(target=0, actions=()):
+            passed.append(known)
+            continue
+        if not same("filter", entry, known):
+            steps.append(filter_step(device, "replace", entry._replace(handle=known.handle), REPLACE))
+        pending.pop(0)
+    steps += [filter_step(device, "add", entry, ADD) for entry in pending]
+    steps += [filter_step(device, "del", entry, retire=True) for entry in [*passed, *rest]]
+    return steps
+
+
+def shared_tables(filters: Sequence[Filter]) -> list[str]:
+    """Priorities that u32 filters share across parents of one qdisc: the kernel lists these below each parent."""
+    parents: dict[tuple[int, int], set[int]] = {}
+    for entry in filters:
+        if entry.kind == "u32":
+            parents.setdefault((entry.parent >> 16, entry.priority), set()).add(entry.parent)
+    return [
+        f"prio {priority} ({', '.join(sorted({protocol_text(entry.protocol) for entry in filters if entry.priority == priority}))})"
+        for (_major, priority), places in parents.items()
+        if len(places) > 1
+    ]

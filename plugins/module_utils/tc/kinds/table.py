@@ -1,0 +1,66 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which kinds there are. Each is imported when it is first needed: a call on a small board pays for every line."""
+
+from __future__ import annotations
+
+from ...errors import InvalidInput
+from .base import Kind
+
+
+def _fifo_tbf(name: str) -> Kind:
+    from . import plain
+
+    return {"pfifo": plain.PFIFO, "bfifo": plain.BFIFO, "tbf": plain.TBF}[name]
+
+
+def _htb_qdisc(_name: str) -> Kind:
+    from . import htb
+
+    return htb.QDISC
+
+
+def _htb_class(_name: str) -> Kind:
+    from . import htb
+
+    return htb.CLASS
+
+
+def _netem(_name: str) -> Kind:
+    from . import netem
+
+    return netem.NETEM
+
+
+def _fw(_name: str) -> Kind:
+    from . import fw
+
+    return fw.FW
+
+
+def _u32(_name: str) -> Kind:
+    from . import u32
+
+    return u32.FILTER
+
+
+_TABLE = {
+    "qdisc": {"htb": _htb_qdisc, "netem": _netem, "tbf": _fifo_tbf, "pfifo": _fifo_tbf, "bfifo": _fifo_tbf},
+    "class": {"htb": _htb_class},
+    "filter": {"fw": _fw, "u32": _u32},
+}
+
+
+def lookup(role: str, name: str) -> Kind | None:
+    """The kind `name` of a qdisc, class or filter; None where this collection has no codec for it."""
+    load = _TABLE[role].get(name)
+    return load(name) if load else None
+
+
+def require(role: str, name: object, path: str) -> Kind:
+    """The kind that the user named."""
+    kind = lookup(role, str(name))
+    if kind is None:
+        raise InvalidInput(path, name, f"known kinds of {role}: " + ", ".join(_TABLE[role]))
+    return kind

@@ -1,0 +1,101 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Traffic control state of one interface, as immutable values in kernel units (linux/pkt_sched.h, tc(8))."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+ROOT = 0xFFFFFFFF  # TC_H_ROOT
+INGRESS = 0xFFFFFFF1  # TC_H_INGRESS and TC_H_CLSACT
+
+ETH_P_ALL, ETH_P_IP, ETH_P_ARP, ETH_P_8021Q, ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x8100, 0x86DD
+PROTOCOLS = {"all": ETH_P_ALL, "ip": ETH_P_IP, "arp": ETH_P_ARP, "802.1Q": ETH_P_8021Q, "ipv6": ETH_P_IPV6}
+
+
+class Raw(NamedTuple):
+    """Options of a kind that has no codec here: carried as they came, compared byte for byte."""
+
+    data: bytes
+
+
+class Qdisc(NamedTuple):
+    """A queueing discipline. Handle 0 asks the kernel to choose one (and is how it shows its own defaults)."""
+
+    kind: str
+    handle: int
+    parent: int
+    options: Any
+
+
+class Class(NamedTuple):
+    """A class of a classful qdisc."""
+
+    kind: str
+    handle: int
+    parent: int
+    options: Any
+
+
+class Filter(NamedTuple):
+    """A classifier. `handle` 0 leaves the choice to the kernel; `priority` orders, lowest first."""
+
+    kind: str
+    parent: int
+    priority: int
+    protocol: int
+    handle: int
+    options: Any
+
+
+class Tree(NamedTuple):
+    """Everything that traffic control holds on one interface, each part in the kernel's order."""
+
+    qdiscs: tuple[Qdisc, ...] = ()
+    classes: tuple[Class, ...] = ()
+    filters: tuple[Filter, ...] = ()
+
+    @property
+    def root(self) -> Qdisc | None:
+        """The egress root that somebody set; the kernel's default shows handle 0 and counts as none."""
+        return next((qdisc for qdisc in self.qdiscs if qdisc.parent == ROOT and qdisc.handle), None)
+
+
+def parse_handle(value: object) -> int:
+    """32-bit handle of `1:` or `1:10` (both hexadecimal, as tc reads them), `root` or `ingress`.
+
+    Raises ValueError with what is allowed.
+    """
+    allowed = 'write a handle such as "1:" or "1:a" (hexadecimal, in quotes)'
+    if value in ("root", "ingress", "clsact"):
+        return ROOT if value == "root" else INGRESS
+    if isinstance(value, int):
+        raise ValueError(allowed + "; without quotes YAML reads 1:10 as the number 70")
+    major, colon, minor = str(value).partition(":")
+    try:
+        number = int(major or "0", 16) << 16 | int(minor or "0", 16)
+    except ValueError:
+        raise ValueError(allowed) from None
+    if not colon or max(len(major), len(minor)) > 4 or number < 0:
+        raise ValueError(allowed)
+    return number
+
+
+def handle_text(handle: int) -> str:
+    """`1:`, `1:a`, `root` or `ingress`."""
+    if handle == ROOT:
+        return "root"
+    if handle == INGRESS:
+        return "ingress"
+    major, minor = handle >> 16, handle & 0xFFFF
+    return f"{major:x}:{minor:x}" if minor else f"{major:x}:"
+
+
+def parent_text(parent: int) -> str:
+    """The parent as tc wants it on a command line."""
+    return "root" if parent == ROOT else "ingress" if parent == INGRESS else f"parent {handle_text(parent)}"
+
+
+def protocol_text(protocol: int) -> str:
+    return next((name for name, number in PROTOCOLS.items() if number == protocol), f"{protocol:#06x}")

@@ -1,0 +1,131 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read one interface's traffic control state from the kernel."""
+
+from __future__ import annotations
+
+import socket
+from typing import NamedTuple
+
+from ..netlink import (
+    RTM_GETQDISC,
+    RTM_GETTCLASS,
+    RTM_GETTFILTER,
+    TCMSG,
+    NetlinkError,
+    Socket,
+    attributes,
+    integer,
+    tc_header,
+    tc_message,
+    text,
+)
+from .kinds.table import lookup
+from .model import INGRESS, Class, Filter, Qdisc, Raw, Tree
+
+TCA_KIND, TCA_OPTIONS, TCA_STATS2, TCA_CHAIN = 1, 2, 7, 11
+TCA_STATS_QUEUE = 3  # gnet_stats_queue: packets, backlog in bytes, drops, requeues, overlimits
+CLSACT_PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)  # TC_H_MIN_INGRESS and TC_H_MIN_EGRESS under TC_H_CLSACT
+
+
+class Dump(NamedTuple):
+    """What the kernel answered, byte for byte: decodes into a Tree, now or after a restart of this program."""
+
+    qdiscs: tuple[bytes, ...] = ()
+    classes: tuple[bytes, ...] = ()
+    filters: tuple[bytes, ...] = ()
+
+
+def read(rtnetlink: Socket, ifindex: int) -> Dump:
+    """All that somebody set on the interface; what the kernel put there by default (handle 0) is left out."""
+    qdiscs = tuple(body for body in _dump(rtnetlink, RTM_GETQDISC, ifindex) if tc_header(body).handle)
+    classes = tuple(_dump(rtnetlink, RTM_GETTCLASS, ifindex)) if qdiscs else ()
+    parents = {tc_header(body).parent for body in classes}
+    places = [tc_header(body).handle for body in qdiscs]
+    places += [handle for handle in (tc_header(body).handle for body in classes) if handle in parents]
+    if any(tc_header(body).parent == INGRESS for body in qdiscs):
+        places += CLSACT_PARENTS
+    return Dump(qdiscs, classes, tuple(_filters(rtnetlink, ifindex, places)))
+
+
+def _filters(rtnetlink: Socket, ifindex: int, places: list[int]) -> list[bytes]:
+    """Filter messages of all places, each once.
+
+    u32 filters of one priority below different parents of one qdisc share their hash tables
+    (net/sched/cls_u32.c, tc_u_common), so the kernel lists them below each of these parents.
+    """
+    seen: dict[tuple[int, int, bytes], bytes] = {}
+    for place in places:
+        for body in _dump(rtnetlink, RTM_GETTFILTER, ifindex, place):
+            _ifindex, handle, parent, info = tc_header(body)
+            kind = attributes(body, TCMSG.size).get(TCA_KIND, b"")
+            shared = place >> 16 if kind == b"u32\0" else place
+            if parent == place:
+                seen.setdefault((shared, info, handle.to_bytes(4, "big") + kind), body)
+    return list(seen.values())
+
+
+def backlog(rtnetlink: Socket, ifindex: int, parent: int) -> int:
+    """Packets that wait in the qdisc below `parent`."""
+    for body in _dump(rtnetlink, RTM_GETQDISC, ifindex):
+        if tc_header(body).parent == parent:
+            statistics = attributes(attributes(body, TCMSG.size).get(TCA_STATS2, b""))
+            return integer(statistics.get(TCA_STATS_QUEUE, b"")[:4])
+    return 0
+
+
+def decode(dump: Dump) -> Tree:
+    """The state that the dump shows."""
+    qdiscs = tuple(
+        Qdisc(kind, handle, parent, _options("qdisc", kind, data))
+        for kind, handle, parent, _info, data in map(_split, dump.qdiscs)
+    )
+    classes = tuple(
+        Class(kind, handle, parent, _options("class", kind, data))
+        for kind, handle, parent, _info, data in map(_split, dump.classes)
+    )
+    roots = {qdisc.handle for qdisc in qdiscs}
+    classes = tuple(
+        entry._replace(parent=_class_parent(entry, roots)) for entry in classes if entry.handle & 0xFFFF0000 in roots
+    )
+    return Tree(qdiscs, classes, tuple(filter_ for body in dump.filters for filter_ in _filter(body)))
+
+
+def _class_parent(entry: Class, roots: set[int]) -> int:
+    """A class right below its qdisc shows parent root; tc and our requests name the qdisc."""
+    major = entry.handle & 0xFFFF0000
+    return major if entry.parent == 0xFFFFFFFF and major in roots else entry.parent
+
+
+def _filter(body: bytes) -> list[Filter]:
+    """The filter in a message; the kernel also sends one for each priority and one for each u32 hash table."""
+    kind, handle, parent, info, data = _split(body)
+    attributes_of_options = attributes(data) if data else {}
+    if not handle or not data or (kind == "u32" and 5 not in attributes_of_options):  # TCA_U32_SEL
+        return []
+    priority, protocol = info >> 16, socket.ntohs(info & 0xFFFF)
+    return [Filter(kind, parent, priority, protocol, handle, _options("filter", kind, data))]
+
+
+def _options(role: str, name: str, data: bytes) -> object:
+    kind = lookup(role, name)
+    return kind.decode(data) if kind else Raw(data)
+
+
+def _split(body: bytes) -> tuple[str, int, int, int, bytes]:
+    """(kind, handle, parent, info, options) of a traffic control message."""
+    _ifindex, handle, parent, info = tc_header(body)
+    found = attributes(body, TCMSG.size)
+    return text(found[TCA_KIND]), handle, parent, info, found.get(TCA_OPTIONS, b"")
+
+
+def _dump(rtnetlink: Socket, kind: int, ifindex: int, parent: int = 0) -> list[bytes]:
+    """The messages of this interface: the kernel lists the qdiscs of all."""
+    try:
+        bodies = rtnetlink.dump(tc_message(kind, 0, ifindex, 0, parent))
+    except NetlinkError:  # a qdisc that takes no filters
+        if kind == RTM_GETTFILTER:
+            return []
+        raise
+    return [body for body in bodies if tc_header(body).ifindex == ifindex]

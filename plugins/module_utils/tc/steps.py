@@ -1,0 +1,111 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Single steps of traffic control: the line a person would type and the message that says the same."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, NamedTuple
+
+from ..converge import Step
+from ..netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    RTM_DELQDISC,
+    RTM_DELTCLASS,
+    RTM_DELTFILTER,
+    RTM_NEWQDISC,
+    RTM_NEWTCLASS,
+    RTM_NEWTFILTER,
+    attribute,
+    string,
+    tc_message,
+)
+from .kinds.base import Kind
+from .kinds.table import lookup
+from .model import Class, Filter, Qdisc, Raw, handle_text, parent_text, protocol_text
+
+TCA_KIND, TCA_OPTIONS = 1, 2
+ADD, CHANGE, REPLACE = NLM_F_CREATE | NLM_F_EXCL, 0, NLM_F_CREATE | NLM_F_REPLACE
+
+
+class Device(NamedTuple):
+    """An interface: its name for people, its index for the kernel."""
+
+    name: str
+    index: int
+
+
+def codec(role: str, name: str) -> Kind:
+    """The kind's table; every entry whose options are not Raw has one."""
+    kind = lookup(role, name)
+    assert kind is not None, f"no codec for {role} {name}"
+    return kind
+
+
+def same(role: str, wanted: Qdisc | Filter, found: Qdisc | Filter) -> bool:
+    """Whether the kernel's options are those that are wanted."""
+    if isinstance(wanted.options, Raw) or isinstance(found.options, Raw):
+        return bool(wanted.options == found.options)
+    return codec(role, wanted.kind).same(wanted.options, found.options)
+
+
+def payload(role: str, entry: Qdisc | Class | Filter) -> bytes:
+    """TCA_KIND and TCA_OPTIONS of an entry."""
+    data = entry.options.data if isinstance(entry.options, Raw) else codec(role, entry.kind).encode(entry.options)
+    return attribute(TCA_KIND, string(entry.kind)) + (attribute(TCA_OPTIONS, data) if data else b"")
+
+
+def rendered(role: str, entry: Qdisc | Class | Filter) -> str:
+    """The kind and its options in tc's words."""
+    if isinstance(entry.options, Raw):
+        return entry.kind
+    return f"{entry.kind} {codec(role, entry.kind).render(entry.options)}".rstrip()
+
+
+def qdisc_step(device: Device, verb: str, qdisc: Qdisc, flags: int = 0, retire: bool = False, caution: str = "") -> Step:
+    """A qdisc added, changed, replaced or deleted."""
+    place = parent_text(qdisc.parent)
+    if verb == "del":
+        message = tc_message(RTM_DELQDISC, 0, device.index, qdisc.handle, qdisc.parent)
+        return Step(f"tc qdisc del dev {device.name} {place}", message, retire, caution)
+    handle = f" handle {handle_text(qdisc.handle)}" if qdisc.handle else ""
+    message = tc_message(RTM_NEWQDISC, flags, device.index, qdisc.handle, qdisc.parent, 0, payload("qdisc", qdisc))
+    return Step(f"tc qdisc {verb} dev {device.name} {place}{handle} {rendered('qdisc', qdisc)}", message, retire, caution)
+
+
+def class_step(device: Device, verb: str, entry: Class, flags: int = 0, retire: bool = False) -> Step:
+    """A class added, changed or deleted."""
+    name = handle_text(entry.handle)
+    if verb == "del":
+        message = tc_message(RTM_DELTCLASS, 0, device.index, entry.handle, entry.parent)
+        return Step(f"tc class del dev {device.name} classid {name}", message, retire)
+    body = payload("class", entry)
+    message = tc_message(RTM_NEWTCLASS, flags, device.index, entry.handle, entry.parent, 0, body)
+    place = parent_text(entry.parent)
+    return Step(f"tc class {verb} dev {device.name} {place} classid {name} {rendered('class', entry)}", message, retire)
+
+
+def filter_step(
+    device: Device, verb: str, entry: Filter, flags: int = 0, retire: bool = False, caution: str = ""
+) -> Step:
+    """A filter added, replaced or deleted; deleted with handle 0, all of its priority go."""
+    info = entry.priority << 16 | socket.htons(entry.protocol)
+    place = f"{parent_text(entry.parent)} protocol {protocol_text(entry.protocol)} prio {entry.priority}"
+    handle = f" handle {filter_handle_text(entry)}" if entry.handle else ""
+    if verb == "del":
+        kind, body, words = RTM_DELTFILTER, attribute(TCA_KIND, string(entry.kind)), entry.kind
+    else:
+        kind, body, words = RTM_NEWTFILTER, payload("filter", entry), rendered("filter", entry)
+    message = tc_message(kind, flags, device.index, entry.handle, entry.parent, info, body)
+    return Step(f"tc filter {verb} dev {device.name} {place}{handle} {words}", message, retire, caution)
+
+
+def filter_handle_text(entry: Filter) -> str:
+    """A filter's handle as its kind writes it: table, bucket and node for u32, a number for the others."""
+    if entry.kind != "u32":
+        return f"{entry.handle:#x}"
+    table, bucket, node = entry.handle >> 20, entry.handle >> 12 & 0xFF, entry.handle & 0xFFF
+    return f"{table:x}:{bucket:x}:{node:x}" if bucket else f"{table:x}::{node:x}"

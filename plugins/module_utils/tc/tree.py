@@ -1,0 +1,133 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what the user writes for the module tc to a Tree; everything is checked before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import schema, units
+from ..errors import InvalidInput
+from .filters import shared_tables
+from .kinds.base import Kind
+from .kinds.table import require
+from .model import INGRESS, PROTOCOLS, ROOT, Class, Filter, Qdisc, Tree, handle_text, parse_handle
+
+_HANDLE = schema.leaf(parse_handle)
+_WHOLE = schema.leaf(units.parse_integer)
+
+
+def build(qdiscs: Sequence[object], classes: Sequence[object], filters: Sequence[object]) -> Tree:
+    """The wanted tree. Raises InvalidInput with the path of the first value that cannot be used."""
+    tree = Tree(
+        tuple(_qdisc(entry, f"qdiscs[{index}]") for index, entry in enumerate(qdiscs)),
+        tuple(_class(entry, f"classes[{index}]") for index, entry in enumerate(classes)),
+        tuple(_filter(entry, f"filters[{index}]") for index, entry in enumerate(filters)),
+    )
+    _check_handles(tree)
+    _check_filters(tree)
+    return tree
+
+
+def _split(entry: object, role: str, places: Mapping[str, schema.Parser], required: Sequence[str], path: str) -> tuple[dict[str, Any], Kind, Any]:
+    """(where it stands, its kind, its options)."""
+    if not isinstance(entry, Mapping):
+        raise InvalidInput(path, entry, f"write a mapping with kind, {', '.join(required)} and the options of the kind")
+    if "kind" not in entry:
+        raise InvalidInput(f"{path}.kind", None, "this key is required")
+    kind = require(role, entry["kind"], f"{path}.kind")
+    known = {**places, "kind": schema.text, **kind.parameters}
+    values = schema.mapping(known, required)(entry, path)
+    place = {key: values.pop(key) for key in (*places, "kind") if key in values}
+    try:
+        return place, kind, kind.build(**values)
+    except ValueError as error:
+        raise InvalidInput(path, dict(entry), str(error)) from None
+
+
+def _qdisc(entry: object, path: str) -> Qdisc:
+    place, kind, options = _split(entry, "qdisc", {"parent": _HANDLE, "handle": _HANDLE}, ["parent"], path)
+    handle = place.get("handle", 0)
+    if handle & 0xFFFF:
+        raise InvalidInput(f"{path}.handle", entry["handle"], 'a qdisc\'s handle has no minor part, such as "1:"')  # type: ignore[index]
+    return Qdisc(kind.name, handle, place["parent"], options)
+
+
+def _class(entry: object, path: str) -> Class:
+    place, kind, options = _split(entry, "class", {"parent": _HANDLE, "classid": _HANDLE}, ["parent", "classid"], path)
+    if not place["classid"] & 0xFFFF:
+        raise InvalidInput(f"{path}.classid", entry["classid"], 'a class needs a minor part, such as "1:1"')  # type: ignore[index]
+    return Class(kind.name, place["classid"], place["parent"], options)
+
+
+def _filter(entry: object, path: str) -> Filter:
+    places = {
+        "parent": _HANDLE,
+        "prio": schema.leaf(lambda value: units.parse_integer(value, 1, 0xFFFF)),
+        "protocol": schema.choice(*PROTOCOLS),
+        "handle": _WHOLE,
+    }
+    place, kind, options = _split(entry, "filter", places, ["parent", "prio"], path)
+    handle = place.get("handle", 0)
+    if kind.name == "fw" and not handle:
+        raise InvalidInput(f"{path}.handle", handle, "a fw filter's handle is the mark, from 1 on")
+    if kind.name == "u32" and handle:
+        raise InvalidInput(f"{path}.handle", handle, "the kernel numbers u32 filters; leave the handle out")
+    return Filter(kind.name, place["parent"], place["prio"], PROTOCOLS[place.get("protocol", "all")], handle, options)
+
+
+def _check_handles(tree: Tree) -> None:
+    """Every parent exists: HTB silently puts a class with an unknown parent below the root."""
+    roots = [index for index, qdisc in enumerate(tree.qdiscs) if qdisc.parent == ROOT]
+    if len(roots) != 1:
+        raise InvalidInput("qdiscs", f"{len(roots)} with parent root", "exactly one qdisc has parent root")
+    root = tree.qdiscs[roots[0]]
+    if not root.handle:
+        raise InvalidInput(f"qdiscs[{roots[0]}].handle", None, 'the root qdisc needs a handle such as "1:"')
+    seen = {root.handle}
+    for index, entry in enumerate(tree.classes):
+        path = f"classes[{index}]"
+        if entry.handle in seen:
+            raise InvalidInput(f"{path}.classid", handle_text(entry.handle), "each classid is used once")
+        if entry.handle >> 16 != entry.parent >> 16 or entry.parent not in {root.handle, *(c.handle for c in tree.classes)}:
+            raise InvalidInput(f"{path}.parent", handle_text(entry.parent), "write the qdisc or a class of the same major number in this tree")
+        seen.add(entry.handle)
+    parents: set[int] = set()
+    for index, qdisc in enumerate(tree.qdiscs):
+        if qdisc.parent in parents or (qdisc.parent not in (ROOT, INGRESS) and qdisc.parent not in seen - {root.handle}):
+            raise InvalidInput(f"qdiscs[{index}].parent", handle_text(qdisc.parent), "write root or a class of this tree, each once")
+        parents.add(qdisc.parent)
+    _check_loops(tree)
+
+
+def _check_loops(tree: Tree) -> None:
+    parents = {entry.handle: entry.parent for entry in tree.classes}
+    for index, entry in enumerate(tree.classes):
+        at, steps = entry.handle, 0
+        while at in parents:
+            at, steps = parents[at], steps + 1
+            if steps > len(parents):
+                raise InvalidInput(f"classes[{index}].parent", handle_text(entry.parent), "a class cannot be its own ancestor")
+
+
+def _check_filters(tree: Tree) -> None:
+    handles = {entry.handle for entry in tree.classes}
+    places = handles | {qdisc.handle for qdisc in tree.qdiscs}
+    kinds: dict[tuple[int, int], tuple[str, int]] = {}
+    marks: set[tuple[int, int, int]] = set()
+    for index, entry in enumerate(tree.filters):
+        path = f"filters[{index}]"
+        if entry.parent not in places:
+            raise InvalidInput(f"{path}.parent", handle_text(entry.parent), "write the qdisc or a class of this tree")
+        if entry.options.target not in handles:
+            raise InvalidInput(f"{path}.flowid", handle_text(entry.options.target), "write a class of this tree")
+        place = (entry.parent, entry.priority)
+        if kinds.setdefault(place, (entry.kind, entry.protocol)) != (entry.kind, entry.protocol):
+            raise InvalidInput(f"{path}.prio", entry.priority, "a priority of one parent holds one kind and one protocol")
+        if entry.handle and (*place, entry.handle) in marks:
+            raise InvalidInput(f"{path}.handle", entry.handle, "two filters of one priority have the same mark")
+        marks.add((*place, entry.handle))
+    for priority in shared_tables(tree.filters):
+        raise InvalidInput("filters", priority, "u32 filters below different parents need different priorities: the kernel mixes them up")

@@ -1,0 +1,151 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Exact traffic control trees."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tc
+short_description: Converge an interface to an exact traffic control tree
+version_added: 0.1.0
+description:
+  - Brings the qdiscs, classes and filters of one interface to exactly the tree that is written, with the handles that are written.
+  - What differs is changed in place where the kernel has a change operation; what stands as wanted is not written again.
+  - For delay, loss and rates without handles, use M(impair.testbed.impairment).
+options:
+  interface:
+    description: Name of the interface on the node.
+    type: str
+    required: true
+  qdiscs:
+    description:
+      - Qdiscs as C({parent, handle, kind, …}). C(parent) is C(root) or a class; exactly one has parent C(root), and needs a handle.
+      - Handles are written in quotes, such as C("1:"), and are hexadecimal as in tc(8). A leaf without a handle gets one from the kernel.
+      - Kinds are C(htb) (C(default), C(r2q), C(direct_qlen)), C(netem) (C(delay), C(jitter), C(delay_correlation), C(loss), C(duplicate),
+        C(corrupt), C(reorder), C(rate), C(packet_overhead), C(cell_size), C(cell_overhead), C(slot), C(limit), C(ecn), C(seed)),
+        C(tbf) (C(rate), C(burst), C(limit), C(latency), C(peakrate), C(mtu)), C(pfifo) and C(bfifo) (C(limit)).
+    type: list
+    elements: dict
+    default: []
+  classes:
+    description:
+      - Classes as C({parent, classid, kind, …}). C(htb) takes C(rate), C(ceil), C(burst), C(cburst), C(prio), C(quantum), C(overhead) and C(mpu).
+    type: list
+    elements: dict
+    default: []
+  filters:
+    description:
+      - Filters as C({parent, prio, protocol, kind, flowid, …}); C(protocol) is C(all) when it is left out.
+      - C(fw) takes the mark as C(handle), and C(mask) and C(indev). C(u32) takes C(match), a list of matches as in tc-u32(8), and C(indev).
+    type: list
+    elements: dict
+    default: []
+  state:
+    description: V(absent) gives back what the interface had before the first run.
+    type: str
+    choices: [present, absent]
+    default: present
+  purge:
+    description: Replace a root qdisc that was not made by this collection; it is remembered, and restored by O(state=absent).
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Says what would be done and writes nothing.
+    support: full
+  diff_mode:
+    description: Shows the tree before and after in the words of tc(8).
+    support: full
+requirements:
+  - python >= 3.10 on the node; no other program or package
+author:
+  - impair.testbed contributors (@impair-testbed)
+"""
+
+EXAMPLES = r"""
+- name: A lane of 128 kbit for marked traffic, everything else in the other class
+  impair.testbed.tc:
+    interface: eth0
+    qdiscs:
+      - {parent: root, handle: "1:", kind: htb, default: 0x1}
+      - {parent: "1:2", kind: netem, delay: 50ms, loss: 1%}
+    classes:
+      - {parent: "1:", classid: "1:1", kind: htb, rate: 10mbit}
+      - {parent: "1:", classid: "1:2", kind: htb, rate: 128kbit}
+    filters:
+      - {parent: "1:", prio: 1, kind: fw, handle: 2, flowid: "1:2"}
+      - {parent: "1:", prio: 2, kind: u32, protocol: ip, match: [ip dport 7575 0xffff], flowid: "1:1"}
+
+- name: As the interface was
+  impair.testbed.tc:
+    interface: eth0
+    state: absent
+"""
+
+RETURN = r"""
+before:
+  description: The tree that was found, a line an entry.
+  returned: always
+  type: list
+  elements: str
+after:
+  description: The tree that stands now, read back from the kernel.
+  returned: always
+  type: list
+  elements: str
+steps:
+  description: The changes that were made, or in check mode would be made, as lines for tc(8).
+  returned: always
+  type: list
+  elements: str
+  sample: ["tc class change dev eth0 parent 1: classid 1:2 htb rate 256kbit ceil 256kbit burst 1600b cburst 1600b"]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.converge import Target, converge
+from ..module_utils.errors import TestbedError
+from ..module_utils.netlink import Socket
+from ..module_utils.report import result
+from ..module_utils.tc.domain import TcDomain
+from ..module_utils.tc.tree import build
+
+
+def run(interface, qdiscs, classes, filters, state, purge, check):
+    """Converge and return the report."""
+    with Socket() as rtnetlink:
+        present = state == "present"
+        desired = build(qdiscs, classes, filters) if present else None
+        domain = TcDomain(rtnetlink, interface)
+        if present:
+            domain.claim(desired, owned=None, purge=purge)
+        report = converge([Target(domain, desired if present else domain.before())], check)
+        if not present and not check:
+            domain.forget()
+        return report
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "interface": {"type": "str", "required": True},
+            "qdiscs": {"type": "list", "elements": "dict", "default": []},
+            "classes": {"type": "list", "elements": "dict", "default": []},
+            "filters": {"type": "list", "elements": "dict", "default": []},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "purge": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        report = run(**module.params, check=module.check_mode)
+    except TestbedError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result(report))
+
+
+if __name__ == "__main__":
+    main()
