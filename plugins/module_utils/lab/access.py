@@ -1,0 +1,181 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The run directory, and the way into the nodes: a key, the nodes' host keys, one unix socket a node."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from .. import programs
+from ..errors import InvalidInput, StepFailed, TestbedError
+from .model import End, Link, Node, management_addresses
+
+KEY = "id_ed25519"
+SOCKET_LIMIT = 107  # bytes of a unix socket's path, unix(7)
+# ssh's own socket for ControlPersist is `<directory>/cp/<10 characters>.<16 random ones>`, longer than most nodes' `ssh`
+LONGEST_FIXED = len("/cp/0123456789.0123456789abcdef")
+
+
+def check_directory(directory: Path, names: Sequence[str]) -> None:
+    """Refuse a run directory whose sockets would have too long a path."""
+    longest = max([LONGEST_FIXED, *(len(f"/{name}/ssh") for name in names)])
+    if not directory.is_absolute():
+        raise InvalidInput("lab_run_dir", str(directory), "an absolute path is expected")
+    if len(os.fsencode(directory)) + longest > SOCKET_LIMIT:
+        raise InvalidInput("lab_run_dir", str(directory), f"{SOCKET_LIMIT - longest} bytes at most, as sockets lie in it")
+
+
+def make_directory(directory: Path) -> None:
+    """Make the run directory for this user only. Raises TestbedError where somebody else's stands in the way."""
+    for path in (directory.parent, directory):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+        if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
+            raise TestbedError(f"{path} is not a folder of this user; choose another lab_run_dir")
+    (directory / "cp").mkdir(mode=0o700, exist_ok=True)
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove the run directory; ssh clients whose nodes just went may be removing their own sockets at this moment."""
+    for attempt in range(20):
+        try:
+            shutil.rmtree(directory)
+            return
+        except FileNotFoundError:
+            if not directory.exists():
+                return
+        except OSError:
+            if attempt == 19:
+                raise
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One lab_up or lab_down at a time. The lock lies beside the run directory and goes with the last lab."""
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def make_key(directory: Path) -> None:
+    """The key that logs in to every node of this lab, made for it and gone with it."""
+    key = directory / KEY
+    key.unlink(missing_ok=True)
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "impair.testbed lab", "-f", str(key)]
+    made = programs.run(argv)
+    if made.returncode != 0:
+        raise StepFailed(" ".join(argv), made.stderr.strip())
+
+
+def has_key(directory: Path) -> bool:
+    return (directory / f"{KEY}.pub").exists()
+
+
+def public_key(directory: Path) -> str:
+    return (directory / f"{KEY}.pub").read_text(encoding="ascii")
+
+
+def write_known_hosts(directory: Path) -> None:
+    """The nodes' host keys were made here, so ssh can insist on them."""
+    lines = []
+    for path in sorted(directory.glob("*/host_key.pub")):
+        kind, key = path.read_text(encoding="ascii").split()[:2]
+        lines.append(f"{path.parent.name} {kind} {key}\n")
+    (directory / "known_hosts").write_text("".join(lines), encoding="ascii")
+    (directory / "ssh_config").write_text(ssh_config(directory), encoding="utf-8")
+
+
+def ssh_config(directory: Path) -> str:
+    """For `ssh -F <run directory>/ssh_config <node>`."""
+    return f"""Host *
+    User root
+    ProxyCommand socat - UNIX-CONNECT:{directory}/%h/ssh
+    IdentityFile {directory}/{KEY}
+    IdentitiesOnly yes
+    UserKnownHostsFile {directory}/known_hosts
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+"""
+
+
+def read_links(directory: Path) -> tuple[Link, ...]:
+    """The links that were plugged, as written by write_links; the keeper knows their names only."""
+    try:
+        raw = json.loads((directory / "links.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    return tuple(Link(name, kind, (End(*ends[0]), End(*ends[1]))) for name, kind, ends in raw)
+
+
+def write_links(directory: Path, links: Sequence[Link]) -> None:
+    """One entry a name: the last one wins."""
+    latest = {link.name: link for link in links}
+    (directory / "links.json").write_text(json.dumps(list(latest.values())), encoding="utf-8")
+
+
+def relay_request(node: Node, directory: Path) -> dict[str, object]:
+    """The process that carries the node's unix socket to its sshd, inside the lab's namespace."""
+    address = management_addresses(node.index)[1].partition("/")[0]
+    return {
+        "name": f"ssh {node.name}",
+        "argv": [
+            programs.find("socat") or "socat",
+            f"UNIX-LISTEN:{directory}/ssh,fork,mode=600,unlink-early,backlog=32",
+            f"TCP:{address}:22,nodelay,connect-timeout=10",
+        ],
+        "env": {},
+        "ends": [],
+        "log": str(directory / "relay.log"),
+    }
+
+
+def wait_for_ssh(directory: Path, names: Sequence[str], within: float, dead: Callable[[str], bool]) -> None:
+    """Wait until every node's sshd greets. Raises StepFailed with the console's end where one does not. Seconds."""
+    deadline = time.monotonic() + within
+    waiting = list(names)
+    while waiting:
+        for name in list(waiting):
+            if greets(directory / name / "ssh"):
+                waiting.remove(name)
+            elif dead(name):
+                raise StepFailed(f"start {name}", f"its process ended; console: {console(directory, name)}")
+        if waiting and time.monotonic() > deadline:
+            name = waiting[0]
+            raise StepFailed(f"start {name}", f"no ssh within {within:g} s; console: {console(directory, name)}")
+
+
+def greets(path: Path, patience: float = 0.25) -> bool:
+    """Whether an ssh server says hello on this unix socket within `patience` seconds, which are spent if it does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(patience)
+        try:
+            sock.connect(os.fspath(path))
+            if sock.recv(4) == b"SSH-":
+                return True
+        except OSError:
+            pass
+    select.select([], [], [], 0.05)
+    return False
+
+
+def console(directory: Path, name: str, lines: int = 12) -> str:
+    """The end of a node's console."""
+    path = directory / name / "console.log"
+    if not path.exists():
+        return "(empty)"
+    return " | ".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

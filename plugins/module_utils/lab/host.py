@@ -1,0 +1,39 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the machine that carries the lab must have: programs, and for TAP links the tun device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .. import programs
+from ..errors import MissingCapability
+from .kinds.table import DRIVERS
+from .model import Topology
+
+COMMON = {"socat": "socat", "ip": "iproute2", "ssh-keygen": "openssh-client"}
+TUN = "/dev/net/tun"
+
+
+def missing_packages(topology: Topology, cache: Path) -> list[str]:
+    """Debian packages that bring the programs this lab needs and the host lacks."""
+    needed = dict(COMMON)
+    for kind in {node.kind for node in topology.nodes}:
+        needed |= DRIVERS[kind].programs
+    if os.geteuid() != 0:
+        needed["newuidmap"] = "uidmap"
+    return sorted({package for program, package in needed.items() if programs.find(program) is None})
+
+
+def check(topology: Topology, cache: Path) -> None:
+    """Raise MissingCapability where the lab could not start, with the remedy."""
+    packages = missing_packages(topology, cache)
+    if packages:
+        raise MissingCapability("the lab", f"packages {', '.join(packages)}", f"apt-get install {' '.join(packages)}")
+    taps = [link.name for link in topology.links if link.kind == "tap"]
+    if taps and not os.access(TUN, os.R_OK | os.W_OK):
+        raise MissingCapability(
+            f"link {taps[0]} (tap)", f"read and write access to {TUN}", "run as root, or use links of kind socketpair"
+        )

@@ -1,0 +1,300 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one process that a lab lives and dies with.
+
+The keeper owns the lab's network namespace, the ends of its links and its processes. It is the first process of a PID
+namespace of its own: when it ends, however it ends, the kernel ends every process of the lab and takes the network
+namespace with it. Nothing has a name outside the run directory, so nothing can be left behind.
+
+The file imports the standard library only: control.py copies it into the run directory and starts it from there, so a
+running lab does not depend on the checkout or on a module's temporary files. It takes requests as lines of JSON on the
+unix socket `control.sock`, one answer a line; it decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import traceback
+from typing import Any
+
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+ETH_P_ALL, SOL_PACKET, PACKET_IGNORE_OUTGOING = 0x0003, 263, 23
+SIOCETHTOOL = 0x8946
+ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO = 0x17, 0x1F, 0x24
+SEQPACKET_BUFFER = 4 << 20  # bytes in flight on one link and direction; the kernel's own maximum may be lower
+
+
+def unshare(flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(flags) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"unshare: {os.strerror(error)}")
+
+
+def enter_namespaces() -> None:
+    """Own network and PID namespace; an ordinary user gets them inside a user namespace, without sudo."""
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        unshare(CLONE_NEWNET | CLONE_NEWPID)
+        return
+    unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as handle:
+            handle.write(text)
+
+
+def host_pid() -> int:
+    """This process's id as the host sees it: /proc is still the host's, so its `self` is translated."""
+    return int(os.readlink("/proc/self"))
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks from boot to the process's start; with the pid it names a process for ever (proc(5), field 22)."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as handle:
+        return int(handle.read().rpartition(")")[2].split()[19])
+
+
+def ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+
+def offloads_off(interface: str) -> None:
+    """No TSO, GSO or checksum offload, so that packets reach a packet socket as they would be on a wire."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for command in (ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_STXCSUM):
+            value = ctypes.create_string_buffer(struct.pack("II", command, 0))
+            request = struct.pack("16sP8x", interface.encode(), ctypes.addressof(value))
+            fcntl.ioctl(probe, SIOCETHTOOL, request)
+
+
+def drain(end: socket.socket) -> None:
+    """Throw away what was sent to a node while it was dead."""
+    while True:
+        try:
+            if not end.recv(1 << 17, socket.MSG_DONTWAIT):
+                return
+        except (BlockingIOError, ConnectionError):
+            return
+
+
+class Keeper:
+    """Holds links and processes; every public method is one request."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.ends: dict[str, socket.socket] = {}
+        self.links: dict[str, str] = {}
+        self.processes: dict[str, dict[str, Any]] = {}
+        self.stopping = False
+
+    # links -----------------------------------------------------------------------------------------------------------
+    def link_socketpair(self, name: str, ends: list[str]) -> None:
+        """Two nodes joined by a pair of packet sockets, each given to its node as a descriptor."""
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end, sock in zip(ends, pair):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEQPACKET_BUFFER)
+            self.ends[end] = sock
+
+    def link_tap(self, name: str, ends: list[str]) -> None:
+        """Two TAP devices of the lab's namespace, each one's packets redirected to the other."""
+        for end in ends:
+            ip("tuntap", "add", "dev", end, "mode", "tap", "vnet_hdr")
+            ip("link", "set", end, "up")
+        for here, there in (ends, ends[::-1]):
+            for words in (
+                ["qdisc", "add", "dev", here, "clsact"],
+                ["filter", "add", "dev", here, "ingress", "matchall", "action", "mirred", "egress", "redirect", "dev", there],
+            ):
+                done = subprocess.run(["tc", *words], capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    raise RuntimeError(f"tc {' '.join(words)}: {done.stderr.strip()}")
+
+    def link_management(self, name: str, ends: list[str], host: str, address: str) -> None:
+        """A veth pair: the host's stack on one side, a packet socket for the node on the other."""
+        ip("link", "add", host, "type", "veth", "peer", "name", name)
+        ip("address", "add", address, "dev", host)
+        offloads_off(host)
+        for interface in (host, name):
+            ip("link", "set", interface, "up")
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        sock.bind((name, ETH_P_ALL))
+        self.ends[ends[0]] = sock
+
+    def link(self, name: str, kind: str, ends: list[str], **options: str) -> dict[str, object]:
+        getattr(self, f"link_{kind}")(name, ends, **options)
+        self.links[name] = kind
+        return {}
+
+    def unlink(self, name: str, kind: str, ends: list[str]) -> dict[str, object]:
+        for end in ends:
+            sock = self.ends.pop(end, None)
+            if sock is not None:
+                sock.close()
+        if kind == "tap":
+            for end in ends:
+                ip("link", "delete", end)
+        elif kind == "management":
+            ip("link", "delete", name)
+        self.links.pop(name, None)
+        return {}
+
+    # processes -------------------------------------------------------------------------------------------------------
+    def spawn(
+        self, name: str, argv: list[str], env: dict[str, str], ends: list[str], log: str, tag: str = ""
+    ) -> dict[str, object]:
+        """Start a process; `{fd:END}` in an argument becomes the number of that end's descriptor."""
+        self.stop(name)
+        for end in ends:
+            drain(self.ends[end])
+        numbers = {end: self.ends[end].fileno() for end in ends}
+        words = list(argv)
+        for end, number in numbers.items():
+            words = [word.replace(f"{{fd:{end}}}", str(number)) for word in words]
+        child, pid = self.start(words, env, log, tuple(numbers.values()))
+        self.processes[name] = {"child": child, "pid": pid, "start": start_time(pid), "tag": tag}
+        print(f"started {name}: pid {pid}: {' '.join(words)}", flush=True)
+        return {"pid": pid}
+
+    @staticmethod
+    def start(
+        words: list[str], env: dict[str, str], log: str, descriptors: tuple[int, ...]
+    ) -> tuple[subprocess.Popen[bytes], int]:
+        """The child and its pid as the host sees it, which only the child can read."""
+        reader, writer = os.pipe()
+
+        def in_child() -> None:
+            os.write(writer, str(host_pid()).encode())
+
+        try:
+            with open(log, "ab") as out:
+                child = subprocess.Popen(
+                    words,
+                    env={**os.environ, **env},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                    preexec_fn=in_child,
+                )
+            return child, int(os.read(reader, 32))
+        finally:
+            os.close(reader)
+            os.close(writer)
+
+    def stop(self, name: str) -> dict[str, object]:
+        entry = self.processes.pop(name, None)
+        if entry is not None:
+            try:
+                os.killpg(entry["child"].pid, signal.SIGKILL)  # with what it forked: connections of the ssh socket
+            except ProcessLookupError:
+                pass
+            entry["child"].wait()
+            print(f"stopped {name}: pid {entry['pid']}", flush=True)
+        return {}
+
+    def status(self) -> dict[str, object]:
+        processes = {}
+        for name, entry in self.processes.items():
+            processes[name] = {key: entry[key] for key in ("pid", "start", "tag")} | {"exit": entry["child"].poll()}
+        return {"links": self.links, "processes": processes}
+
+    def quit(self) -> dict[str, object]:
+        self.stopping = True
+        return {}
+
+    # requests --------------------------------------------------------------------------------------------------------
+    def answer(self, line: str) -> dict[str, object]:
+        try:
+            request = json.loads(line)
+            method = {
+                "link": self.link, "unlink": self.unlink, "spawn": self.spawn, "stop": self.stop,
+                "status": self.status, "quit": self.quit,
+            }[request.pop("request")]
+            return {"ok": True, **method(**request)}
+        except Exception as error:  # whatever a request did wrong, the lab goes on
+            traceback.print_exc()
+            return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+
+    def converse(self, connection: socket.socket) -> None:
+        """Answer one client's requests until it closes; there is one client at a time, the holder of the lab's lock."""
+        connection.settimeout(60)
+        with connection, connection.makefile("rw", encoding="utf-8") as stream:
+            for line in stream:
+                stream.write(json.dumps(self.answer(line)) + "\n")
+                stream.flush()
+
+    def reap(self) -> None:
+        """Collect ended children: ours, and those of ended nodes, which become children of a namespace's first process."""
+        known = {entry["child"].pid: name for name, entry in self.processes.items()}
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            name = known.get(ended.si_pid)
+            if name is None:
+                os.waitpid(ended.si_pid, 0)
+            else:
+                print(f"ended {name}: exit {self.processes[name]['child'].wait()}", flush=True)
+
+    def serve(self) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind("control.sock")
+        listener.listen(8)
+        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        while not self.stopping:
+            ready, _, _ = select.select([listener, woken], [], [])
+            if woken in ready:
+                os.read(woken, 4096)
+                self.reap()
+            if listener in ready:
+                try:
+                    self.converse(listener.accept()[0])
+                except OSError as error:
+                    print(f"a client went away: {error}", flush=True)
+
+
+def main() -> int:
+    """Usage: keeper.py DIRECTORY. Returns once the keeper proper runs and its identity stands in keeper.pid."""
+    os.chdir(sys.argv[1])
+    os.setsid()
+    enter_namespaces()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(reader)
+        with open("keeper.pid.new", "w", encoding="ascii") as handle:
+            json.dump({"pid": child, "start": start_time(child)}, handle)
+        os.rename("keeper.pid.new", "keeper.pid")
+        os.write(writer, b"go")
+        return 0
+    os.close(writer)
+    if os.read(reader, 2) != b"go":  # the parent was killed before it could write our identity down
+        return 1
+    os.close(reader)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    ip("link", "set", "lo", "up")
+    Keeper(sys.argv[1]).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kinds of nodes that `lab_node_kind` may name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .base import Driver
+from .uml import Uml
+
+DRIVERS: Mapping[str, Driver] = {"uml": Uml()}

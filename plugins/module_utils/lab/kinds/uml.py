@@ -1,0 +1,93 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Nodes that are User-Mode-Linux kernels: a whole Linux as one process, without hardware support or privileges.
+
+Each node's disk is a copy-on-write file over the shared image. Its own files (names, addresses, keys) come from a
+second disk, a plain tar archive, which the node unpacks at its first start only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from ... import programs
+from ...errors import StepFailed
+from .. import image, seed
+from ..links import Attachment
+from ..model import MANAGEMENT, Node, mac_for
+from .base import Place, Process
+
+
+class Uml:
+    """Debian's `user-mode-linux`: netem, HTB, fw, u32, ebtables, iptables-legacy; one processor a node."""
+
+    programs: Mapping[str, str] = {
+        "linux.uml": "user-mode-linux",
+        "mmdebstrap": "mmdebstrap",
+        "mke2fs": "e2fsprogs",
+        "unshare": "util-linux",
+    }
+
+    def image(self, cache: Path) -> tuple[Path, bool]:
+        return image.build(cache)
+
+    def image_missing(self, cache: Path) -> bool:
+        return not image.image_path(cache).exists()
+
+    def image_identity(self, cache: Path) -> str:
+        path = image.image_path(cache)
+        # A copy-on-write file fits only the very file it was made over; UML compares the time too.
+        return f"{path.name}@{path.stat().st_mtime_ns}" if path.exists() else path.name
+
+    def prepare(self, node: Node, place: Place) -> None:
+        key = place.directory / "host_key"
+        made = programs.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", node.name, "-f", str(key)])
+        if made.returncode != 0:
+            raise StepFailed("ssh-keygen", made.stderr.strip())
+        devices = {"vec0": MANAGEMENT} | {f"vec{n}": i.name for n, i in enumerate(node.interfaces, start=1)}
+        seed.write(place.directory / "seed.tar", node, devices, key, place.public_key)
+
+    def process(self, node: Node, place: Place, management: Attachment, data: Mapping[str, Attachment]) -> Process:
+        attachments = [(management, mac_for("management", node.name, MANAGEMENT))]
+        attachments += [(data[interface.name], interface.mac) for interface in node.interfaces]
+        scratch = place.directory / "uml"
+        shutil.rmtree(scratch, ignore_errors=True)
+        argv = [
+            programs.find("linux.uml") or "linux.uml",
+            f"umid={node.name}",
+            f"uml_dir={scratch}",
+            f"mem={node.memory}M",
+            f"ubd0={place.directory / 'disk.cow'},{image.image_path(place.cache)}",
+            f"ubd1r={place.directory / 'seed.tar'}",
+            "root=/dev/ubda",
+            "rootfstype=ext4",
+            "rw",
+            "init=/sbin/lab-init",
+            "con=null",
+            "con0=null,fd:1",
+            "ssl=null",
+            "quiet",
+        ]
+        argv += [self._device(number, *attachment) for number, attachment in enumerate(attachments)]
+        ends = tuple(attachment.id for attachment, _mac in attachments if attachment.transport == "fd")
+        return Process(tuple(argv), {"TMPDIR": memory_directory(node.memory, place.directory)}, ends)
+
+    @staticmethod
+    def _device(number: int, attachment: Attachment, mac: str) -> str:
+        # No gro=1: it merges packets, and a lab that counts packets must see each of them.
+        if attachment.transport == "tap":
+            return f"vec{number}:transport=tap,ifname={attachment.id},mac={mac}"
+        return f"vec{number}:transport=fd,fd={{fd:{attachment.id}}},mac={mac}"
+
+
+def memory_directory(memory: int, fallback: Path) -> str:
+    """Where UML's memory file goes: /dev/shm where it fits, else the node's folder. The file has no name once open."""
+    try:
+        room = os.statvfs("/dev/shm")
+    except OSError:
+        return str(fallback)
+    return "/dev/shm" if room.f_bavail * room.f_frsize > 2 * memory << 20 else str(fallback)

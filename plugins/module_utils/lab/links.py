@@ -1,0 +1,66 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What joins two nodes. A link kind says what the keeper has to make, and a node's driver gets its end as an Attachment.
+
+`socketpair` needs no privilege and no device, and hands over each packet as it was sent. `tap` puts a device of the
+lab's namespace at each end, where the host's own tools can look at the wire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from .model import End, Link, Node, management_addresses
+
+DEFAULT = "socketpair"
+
+
+class Attachment(NamedTuple):
+    """One end of a link as a node's driver sees it.
+
+    `transport` is "fd" (a packet socket; the keeper replaces `{fd:ID}` in the driver's arguments by its number) or
+    "tap" (`id` is the TAP device's name in the namespace where the driver's process runs).
+    """
+
+    transport: str
+    id: str
+
+
+def _socketpair(link: Link, end: End) -> Attachment:
+    return Attachment("fd", f"{link.name}/{end.node}.{end.interface}")
+
+
+def _tap(link: Link, end: End) -> Attachment:
+    digest = hashlib.sha256(f"{link.name}/{end.node}/{end.interface}".encode()).hexdigest()
+    return Attachment("tap", f"tap{digest[:10]}")
+
+
+KINDS = {"socketpair": _socketpair, "tap": _tap}
+
+
+def attach(link: Link, end: End) -> Attachment:
+    """The end of this link that the driver of the end's node gets."""
+    return KINDS[link.kind](link, end)
+
+
+def management(node: Node) -> Attachment:
+    """The node's end of its own management link."""
+    return Attachment("fd", f"mgmt{node.index}")
+
+
+def link_request(link: Link) -> dict[str, object]:
+    """What the keeper is asked to make for a data link."""
+    return {"name": link.name, "kind": link.kind, "ends": [attach(link, end).id for end in link.ends]}
+
+
+def management_request(node: Node) -> dict[str, object]:
+    """What the keeper is asked to make for a node's management link."""
+    return {
+        "name": f"mgmt{node.index}",
+        "kind": "management",
+        "ends": [management(node).id],
+        "host": f"host{node.index}",
+        "address": management_addresses(node.index)[0],
+    }

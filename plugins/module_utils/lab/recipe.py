@@ -1,0 +1,101 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What stands in every virtual node's root file system. Any change here gives another hash, so another build."""
+
+from __future__ import annotations
+
+SUITE = "bookworm"
+PACKAGES = (
+    "python3",
+    "iproute2",
+    "iptables",
+    "ebtables",
+    "ifupdown",
+    "bridge-utils",
+    "openssh-server",
+    "tcpdump",
+    "ethtool",
+    "iputils-ping",
+    "kmod",
+    "mount",
+    "procps",
+    "socat",
+    "strace",
+    "netbase",
+)
+WITHOUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
+SIZE = "2G"  # of the file system; the file is sparse
+
+# The kernel modules a testbed may ask for; the package's other half is disk drivers and file systems.
+MODULE_FOLDERS = ("net", "lib", "crypto", "drivers/net", "fs/overlayfs", "fs/nfs", "fs/nfs_common", "fs/nfsd", "fs/lockd", "fs/fuse")
+
+INIT = r"""#!/bin/sh
+# The first process of a virtual node: mounts, names, addresses, ssh. No service manager, so that it starts in a second.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t tmpfs -o mode=0755,nosuid,nodev run /run
+mount -t tmpfs -o nosuid,nodev tmp /tmp
+mkdir -p /dev/pts /dev/shm /run/sshd /run/network /run/lock
+mount -t devpts -o gid=5,mode=0620,ptmxmode=0666 devpts /dev/pts
+mount -t tmpfs -o nosuid,nodev shm /dev/shm
+mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+
+# The lab writes the node's own files once, from the second disk; what the node changes later stays.
+if [ ! -e /etc/impair.testbed-lab/seeded ]; then
+    tar -x -f /dev/ubdb -C / && touch /etc/impair.testbed-lab/seeded
+fi
+hostname -F /etc/hostname
+ip link set lo up
+
+# vecN gets the name that was asked; a lab whose packets are counted must not see them merged or split.
+while read -r device name; do
+    ip link set "$device" name "$name"
+    ethtool -K "$name" gro off gso off tso off >/dev/null 2>&1
+done < /etc/impair.testbed-lab/interfaces
+read -r address < /etc/impair.testbed-lab/management
+ip address add "$address" dev mgmt0
+ip link set mgmt0 up
+ifup -a
+
+echo "node $(hostname): kernel $(uname -r), up after $(cut -d' ' -f1 /proc/uptime) s"
+# The shell stays to collect orphans, and brings sshd back should it ever end.
+while :; do
+    /usr/sbin/sshd -D -e
+    sleep 1
+done
+"""
+
+SSHD = """# Keys only, over the lab's management link.
+UsePAM no
+UseDNS no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+HostKey /etc/ssh/ssh_host_ed25519_key
+PrintMotd no
+PrintLastLog no
+X11Forwarding no
+MaxStartups 100
+MaxSessions 100
+"""
+
+FILES = {
+    "sbin/lab-init": (0o755, INIT),
+    "etc/ssh/sshd_config.d/lab.conf": (0o644, SSHD),
+    "etc/fstab": (0o644, "/dev/ubda / ext4 errors=remount-ro 0 1\n"),
+}
+
+# Runs as root of the build's own mount namespace; $1 is the new root, RELEASE and IMAGE come from the environment.
+# The bind mount leaves /proc and /dev of the build out of the image.
+FINISH = r"""set -e
+chroot "$1" depmod "$RELEASE"
+rm -f "$1"/etc/ssh/ssh_host_*
+chroot "$1" python3 -m compileall -q -x 'test/|lib2to3' /usr/lib/python3 /usr/lib/python3.11 >/dev/null 2>&1 || true
+mkdir -p "$TMPDIR/bind"
+mount --bind "$1" "$TMPDIR/bind"
+rm -rf "$TMPDIR"/bind/var/lib/apt/lists/* "$TMPDIR"/bind/var/cache/apt/* "$TMPDIR"/bind/var/log/* "$TMPDIR"/bind/tmp/*
+mke2fs -q -t ext4 -m 0 -O ^metadata_csum,^resize_inode -E lazy_itable_init=1,root_owner=0:0 -L testbed -d "$TMPDIR/bind" "$IMAGE" "$SIZE"
+umount "$TMPDIR/bind"
+"""

@@ -1,0 +1,60 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A node's own files as a tar archive that the node unpacks over its root file system at its first start."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from .model import Interface, Node, management_addresses
+
+LAB = "etc/impair.testbed-lab"
+
+
+def stanza(interface: Interface) -> str:
+    """The interface in the words of interfaces(5)."""
+    if not interface.address:
+        return f"iface {interface.name} inet manual\n"
+    version = "inet6" if ipaddress.ip_interface(interface.address).version == 6 else "inet"
+    text = f"auto {interface.name}\niface {interface.name} {version} static\n    address {interface.address}\n"
+    return text + (f"    gateway {interface.gateway}\n" if interface.gateway else "")
+
+
+def interfaces_file(node: Node) -> str:
+    """/etc/network/interfaces as the node has it before any role of the testbed has run."""
+    parts = ["source /etc/network/interfaces.d/*\n", "auto lo\niface lo inet loopback\n"]
+    return "\n".join(parts + [stanza(interface) for interface in node.interfaces])
+
+
+def files(node: Node, devices: Mapping[str, str], host_key: Path, public_key: str) -> dict[str, tuple[int, str]]:
+    """Path inside the node → mode and content. `devices` maps the kernel's device names to the asked ones."""
+    return {
+        "etc/hostname": (0o644, f"{node.name}\n"),
+        "etc/hosts": (0o644, f"127.0.0.1 localhost\n127.0.1.1 {node.name}\n::1 localhost\n"),
+        "etc/network/interfaces": (0o644, interfaces_file(node)),
+        "etc/ssh/ssh_host_ed25519_key": (0o600, host_key.read_text(encoding="ascii")),
+        "etc/ssh/ssh_host_ed25519_key.pub": (0o644, host_key.with_suffix(".pub").read_text(encoding="ascii")),
+        "root/.ssh/authorized_keys": (0o600, public_key),
+        f"{LAB}/interfaces": (0o644, "".join(f"{device} {name}\n" for device, name in devices.items())),
+        f"{LAB}/management": (0o644, management_addresses(node.index)[1] + "\n"),
+    }
+
+
+def write(target: Path, node: Node, devices: Mapping[str, str], host_key: Path, public_key: str) -> None:
+    """Write the archive. Its size is a multiple of a disk's sector, as tar pads to 10 KiB."""
+    with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for folder, mode in (("root/.ssh", 0o700), (LAB, 0o755)):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            archive.addfile(entry)
+        for name, (mode, text) in files(node, devices, host_key, public_key).items():
+            content = text.encode()
+            entry = tarfile.TarInfo(name)
+            entry.mode, entry.size = mode, len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    target.chmod(0o600)
