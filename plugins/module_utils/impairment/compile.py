@@ -1,0 +1,192 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what is asked and what the kernel can do to one state per domain. Knows no kernel call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from .. import units
+from ..errors import InvalidInput, MissingCapability
+from ..tc.actions import OURS, DropEvery
+from ..tc.kinds.filters import Action
+from ..tc.kinds.u32 import U32
+from ..tc.model import Filter, Tree
+from . import shape
+from .classify import EVERYTHING, Classifier, check_mark, classifiers
+from .model import Interface, Match, TrafficClass
+
+
+class Node(NamedTuple):
+    """What has to be known about the node: its capabilities, the other ports of each bridge port, its memory in bytes."""
+
+    capable: Mapping[str, bool | str]
+    other_ports: Mapping[str, Sequence[str]]
+    memory: int
+
+    def can(self, name: str) -> bool:
+        return self.capable[name] is True
+
+
+class Compiled(NamedTuple):
+    """Wanted states, and what the user is told about them."""
+
+    trees: dict[str, Tree]  # by interface
+    actions: tuple[DropEvery, ...]
+    backends: list[dict[str, str]]
+    warnings: list[str]
+
+
+def compile_node(asked: Sequence[Interface], passing: Sequence[Match], node: Node) -> Compiled:
+    """All interfaces of a node. `passing` goes unimpaired everywhere.
+
+    Raises MissingCapability where the kernel cannot carry what is asked, InvalidInput where the node has no such place.
+    """
+    _check_capabilities(asked, node)
+    indices = _indices((interface, entry) for interface in asked for entry in interface.classes)
+    trees, backends, warnings = {}, [], []
+    for interface in asked:
+        tree, told, warned = _interface(interface, passing, node, indices)
+        trees[interface.name] = tree
+        backends += told
+        warnings += warned
+    actions = tuple(
+        sorted(
+            DropEvery(indices[interface.name, entry.name], entry.impairment.drop.every)
+            for interface in asked
+            for entry in interface.classes
+            if entry.impairment.drop and entry.impairment.enabled
+        )
+    )
+    return Compiled(trees, actions, backends, warnings)
+
+
+def _check_capabilities(asked: Sequence[Interface], node: Node) -> None:
+    for feature in ("qdisc.htb", "filter.u32", "filter.u32_indev"):
+        if asked and not node.can(feature):
+            raise MissingCapability("impairing an interface", str(node.capable[feature]))
+    for interface in asked:
+        for entry in interface.classes:
+            _check_class(interface, entry, node)
+
+
+def _check_class(interface: Interface, entry: TrafficClass, node: Node) -> None:
+    asked = entry.impairment
+    emulated = shape.needs_netem(asked)
+    if emulated and not node.can("qdisc.netem"):
+        raise MissingCapability(f"{entry.path}.{emulated[0]}", str(node.capable["qdisc.netem"]))
+    if asked.netem.seed is not None and asked.enabled and not node.can("netem.seed"):
+        raise MissingCapability(f"{entry.path}.seed", str(node.capable["netem.seed"]))
+    if asked.netem.duplicate.probability and asked.enabled and len(interface.classes) > 1:
+        raise InvalidInput(
+            f"{entry.path}.duplicate",
+            units.percent_text(asked.netem.duplicate.probability),
+            "the kernel refuses a duplicating netem beside the other classes' netem; duplicate on an interface without classes",
+        )
+    if asked.drop and asked.enabled:
+        if not node.can("action.gact_determ"):
+            raise MissingCapability(f"{entry.path}.drop", str(node.capable["action.gact_determ"]))
+        if asked.drop.packet != asked.drop.every - 1:
+            raise InvalidInput(
+                f"{entry.path}.drop.packet",
+                asked.drop.packet,
+                f"gact drops the last of each group: leave packet out, or write {asked.drop.every - 1}; other places need the "
+                "bpf backend, or a rule of the module impair.testbed.iptables",
+            )
+
+
+def _indices(classes: Iterable[tuple[Interface, TrafficClass]]) -> dict[tuple[str, str], int]:
+    """The index of each class's gact action: a hash of interface and class, or the next free one."""
+    found: dict[tuple[str, str], int] = {}
+    taken: set[int] = set()
+    for interface, entry in classes:
+        if not entry.impairment.drop:
+            continue
+        digest = hashlib.sha256(f"{interface.name}\0{entry.name}".encode()).digest()
+        index = OURS | int.from_bytes(digest[:2], "big")
+        while index in taken:
+            index = OURS | (index + 1) & 0xFFFF
+        taken.add(index)
+        found[interface.name, entry.name] = index
+    return found
+
+
+def _interface(
+    interface: Interface, passing: Sequence[Match], node: Node, indices: Mapping[tuple[str, str], int]
+) -> tuple[Tree, list[dict[str, str]], list[str]]:
+    minors = shape.minors(entry.name for entry in interface.classes)
+    qdiscs, classes = [shape.root()], list(shape.frame())
+    filters = [
+        _filter(found, shape.PASS, ())
+        for match in passing
+        for found in classifiers(match, node.other_ports, interface.name, "impairment_management")
+    ]
+    backends: list[dict[str, str]] = []
+    warnings: list[str] = []
+    rest: tuple[int, tuple[Action, ...]] = (shape.PASS, ())
+    for entry in interface.classes:
+        minor = minors[entry.name]
+        class_, leaf, computed = shape.branch(minor, entry, node.can("qdisc.netem"), node.memory)
+        classes.append(class_)
+        qdiscs.append(leaf)
+        actions = _actions(entry, indices.get((interface.name, entry.name), 0))
+        filters += [_filter(found, class_.handle, actions) for found in _class_filters(interface, entry, node)]
+        if not entry.matches:
+            rest = (class_.handle, actions)
+        backends += _told(interface, entry, leaf.kind, computed)
+        warnings += _warned(entry)
+    filters.append(_filter(EVERYTHING, *rest))
+    return Tree(tuple(qdiscs), tuple(classes), tuple(filters)), backends, warnings
+
+
+def _class_filters(interface: Interface, entry: TrafficClass, node: Node) -> list[Classifier]:
+    found = []
+    for index, match in enumerate(entry.matches):
+        path = f"{entry.path}.match" if len(entry.matches) == 1 else f"{entry.path}.match[{index}]"
+        check_mark(match, node.can("filter.u32_mark"))
+        found += classifiers(match, node.other_ports, interface.name, path)
+    return found
+
+
+def _actions(entry: TrafficClass, index: int) -> tuple[Action, ...]:
+    return (Action("gact", index),) if entry.impairment.drop and entry.impairment.enabled else ()
+
+
+def _filter(found: Classifier, target: int, actions: tuple[Action, ...]) -> Filter:
+    """The plan gives each filter its priority: only the order is ours to say."""
+    options = U32(target, found.keys, found.indev, found.mark, actions)
+    return Filter("u32", shape.ROOT_HANDLE, 0, found.protocol, 0, options)
+
+
+def _told(
+    interface: Interface, entry: TrafficClass, leaf: str, computed: Sequence[shape.Computed]
+) -> list[dict[str, str]]:
+    """Which mechanism carries what, and why; and the values that we computed."""
+    asked = entry.impairment
+    place = {"interface": interface.name, "class": entry.name}
+    if not asked.enabled:
+        return [{**place, "impairment": "none", "backend": "none", "why": "enabled is false: the definition is kept, its effect lifted"}]
+    told = []
+    if asked.rate:
+        told.append({**place, "impairment": "rate", "backend": "htb", "why": "shapes, and lets ceil borrow from the wrapping class"})
+    for name in shape.needs_netem(asked):
+        told.append({**place, "impairment": name, "backend": leaf, "why": "the leaf of the class"})
+    if asked.drop:
+        told.append({**place, "impairment": "drop", "backend": "gact", "why": "counts exactly, every packet that the class's filters take"})
+    told += [{**place, "impairment": value.name, "backend": "computed", "why": f"{value.value}: {value.why}"} for value in computed]
+    return told
+
+
+def _warned(entry: TrafficClass) -> list[str]:
+    asked = entry.impairment
+    warnings = []
+    if shape.rounded_queue(asked):
+        warnings.append(f"{entry.path}.queue: netem counts packets; the buffer holds as many full packets of {shape.FULL_PACKET} B")
+    if asked.enabled and asked.netem.jitter and asked.keep_order:
+        warnings.append(f"{entry.path}.jitter: keeping the order shifts the delay upwards; keep_order: false gives the plain distribution, and reordering")
+    if asked.enabled and asked.burst and asked.rate and asked.burst < asked.rate // 1000:
+        warnings.append(f"{entry.path}.burst: less than 1 ms at the rate; the rate may not be reached")
+    return warnings
