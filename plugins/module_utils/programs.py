@@ -32,7 +32,8 @@ def run(argv: Sequence[str], stdin: str = "", timeout: float = 60) -> subprocess
         [path, *argv[1:]],
         input=stdin,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",  # what others wrote goes back as it came
         check=False,
         timeout=timeout,
         env={**os.environ, "LC_ALL": "C", "PATH": SEARCH_PATH},

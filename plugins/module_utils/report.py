@@ -11,14 +11,13 @@ from typing import Any
 from .converge import Report
 
 
-def result(report: Report, warnings: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+def result(report: Report, **more: Any) -> dict[str, Any]:
     """What every module of this collection returns; the diff is shown under --diff only."""
     return {
         "changed": report.changed,
         "before": report.before,
         "after": report.after,
         "steps": report.steps,
-        "warnings": list(warnings),
         "diff": {"before": _lines(report.before), "after": _lines(report.after), "prepared": _lines(report.steps)},
         **more,
     }

@@ -31,6 +31,7 @@ class TcDomain:
         except (OSError, ValueError):
             present = ", ".join(sorted(name for _index, name in socket.if_nameindex()))
             raise InvalidInput(path, interface, f"this node has the interfaces {present}") from None
+        self.interface = interface
         self._rtnetlink = rtnetlink
         self._memory = memory or Memory()
         self._key = f"tc-{interface}"

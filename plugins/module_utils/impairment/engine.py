@@ -1,0 +1,104 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From impairment_interfaces to the kernel: the domains in their order, and what clear gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .. import guard, node
+from ..capabilities import load
+from ..converge import Report, Target, converge, revert
+from ..errors import TestbedError
+from ..netlink import Socket
+from ..tc.actions import ActionsDomain
+from ..tc.domain import TcDomain, interfaces_with_root
+from . import compile as compiler
+from . import model, shape
+
+
+class Outcome(NamedTuple):
+    """The report, what carries what, and how to confirm (None: nothing to confirm)."""
+
+    report: Report
+    backends: list[dict[str, str]]
+    warnings: list[str]
+    pending: guard.Pending | None
+
+
+def apply(
+    interfaces: object,
+    management: object = None,
+    calibration: object = (),
+    purge: bool = False,
+    confirm_within: float = 0,
+    check: bool = False,
+) -> Outcome:
+    """Converge the node to `interfaces`; an interface that is no longer among them is as it was before us.
+
+    management: matches that pass unimpaired, None for tcp 22 of the controller. confirm_within: seconds until an
+    unconfirmed change is taken back, 0 for never.
+    """
+    asked = model.parse(interfaces)
+    passing = _management(management) + model.parse_management(calibration, "impairment_calibration")
+    with Socket() as rtnetlink:
+        domains = {entry.name: TcDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in asked}
+        facts = compiler.Node(load(), node.other_bridge_ports(), node.memory())
+        wanted = compiler.compile_node(asked, passing, facts)
+        for name, domain in domains.items():
+            domain.claim(wanted.trees[name], shape.ROOT_HANDLE, purge)
+        leaving = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink) if name not in domains]
+        targets = [
+            Target(ActionsDomain(rtnetlink), wanted.actions),
+            *(Target(domain, wanted.trees[name]) for name, domain in domains.items()),
+            *(Target(domain, domain.before()) for domain in leaving),
+        ]
+        report = converge(targets, check)
+        pending = None
+        if not check:
+            _forget(leaving)
+        if report.changed and not check and confirm_within:
+            pending = guard.arm(lambda: _take_back(targets, report, rtnetlink), confirm_within)
+    return Outcome(report, wanted.backends, wanted.warnings, pending)
+
+
+def clear(check: bool = False) -> Report:
+    """Every interface as it was before us."""
+    with Socket() as rtnetlink:
+        domains = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink)]
+        targets = [Target(ActionsDomain(rtnetlink), ()), *(Target(domain, domain.before()) for domain in domains)]
+        report = converge(targets, check)
+        if not check:
+            _forget(domains)
+        return report
+
+
+def _take_back(targets: Sequence[Target], report: Report, rtnetlink: Socket) -> None:
+    """In the guard's process, which is a copy of ours and has its socket."""
+    try:
+        revert(targets, report.states)
+    except TestbedError:
+        return  # nobody is left to tell; the next run finds what stands and converges it
+    ours = _ours(rtnetlink)
+    _forget([target.domain for target in targets if isinstance(target.domain, TcDomain) and target.domain.interface not in ours])
+
+
+def _management(management: object) -> tuple[model.Match, ...]:
+    if management is not None:
+        return model.parse_management(management, "impairment_management")
+    address = node.controller()
+    if address is None:
+        return ()
+    ours = [{"address": address, "protocol": "tcp", "port": 22}]
+    return model.parse_management(ours, "impairment_management")
+
+
+def _ours(rtnetlink: Socket) -> list[str]:
+    return interfaces_with_root(rtnetlink, shape.ROOT_HANDLE)
+
+
+def _forget(domains: Sequence[TcDomain]) -> None:
+    for domain in domains:
+        domain.forget()

@@ -1,0 +1,60 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the engine has to know about the node it runs on, read from the kernel's files."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+INTERFACES = Path("/sys/class/net")
+
+
+def other_bridge_ports() -> dict[str, list[str]]:
+    """For each port of a bridge, the other ports of the same bridge."""
+    found = {}
+    for bridge in INTERFACES.glob("*/brif"):
+        ports = sorted(port.name for port in bridge.iterdir())
+        for port in ports:
+            found[port] = [other for other in ports if other != port]
+    return found
+
+
+def memory() -> int:
+    """The node's memory in bytes (proc(5), MemTotal)."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def controller() -> str | None:
+    """The address that the ssh connection which carries this call comes from; None where there is none.
+
+    sshd sets SSH_CONNECTION (sshd(8)); privilege escalation drops it, so the ancestors are asked too.
+    """
+    for environment in _environments():
+        connection = environment.get("SSH_CONNECTION", "").split()
+        if connection:
+            address = ipaddress.ip_address(connection[0].partition("%")[0])
+            mapped = getattr(address, "ipv4_mapped", None)
+            return None if address.is_loopback else str(mapped or address)
+    return None
+
+
+def _environments() -> Iterator[dict[str, str]]:
+    """Our environment, then that of each ancestor."""
+    yield dict(os.environ)
+    process = os.getppid()
+    while process > 1:
+        folder = Path("/proc", str(process))
+        try:
+            raw = (folder / "environ").read_bytes().decode(errors="replace")
+            status = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return
+        yield dict(entry.split("=", 1) for entry in raw.split("\0") if "=" in entry)
+        process = int(status.rpartition(")")[2].split()[1])
