@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.places import Netns, run
+from tests.integration.places import Lab, Netns, run
 
 _numbers = itertools.count()
 
@@ -36,3 +36,14 @@ def netns() -> Iterator[Netns]:
         yield made
     finally:
         run(["ip", "netns", "delete", made.name])
+
+
+@pytest.fixture(scope="session")
+def lab(as_root: None) -> Iterator[Lab]:
+    """The virtual lab, freshly started; one for all tests of a run, so each test gives back what it changes."""
+    made = Lab(f"test-{os.getpid()}")
+    try:
+        made.playbook("lab_up")
+        yield made
+    finally:
+        made.playbook("lab_down")

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 Done = subprocess.CompletedProcess[str]
 
 
@@ -32,3 +36,32 @@ class Netns(NamedTuple):
     def run(self, argv: Sequence[str], stdin: str | None = None, check: bool = True) -> Done:
         """Run a program inside the namespace."""
         return run(["ip", "netns", "exec", self.name, *argv], stdin, check)
+
+
+class Lab(NamedTuple):
+    """A virtual lab of the nodes that inventories/virtual describes, under a name of its own."""
+
+    name: str
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the lab keeps its sockets, keys and logs; the inventory says the same."""
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/impair.testbed-{os.getuid()}"
+        return Path(runtime, "impair.testbed", self.name)
+
+    def run(self, node: str, argv: Sequence[str], stdin: str | None = None, check: bool = True) -> Done:
+        """Run a program on a node, over ssh."""
+        return run(["ssh", "-F", str(self.run_dir / "ssh_config"), node, shlex.join(argv)], stdin, check)
+
+    def playbook(self, name: str, *arguments: str, check: bool = True, timeout: float = 280) -> Done:
+        """Run one of the project's playbooks on this lab."""
+        argv = ["ansible-playbook", f"playbooks/{name}.yml", *self._inventory(), *arguments]
+        return run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv], None, check, timeout)
+
+    def module(self, node: str, name: str, arguments: str = "", *options: str, check: bool = True) -> Done:
+        """Run one module on a node (or a pattern of nodes); arguments are its options as YAML or JSON."""
+        argv = ["ansible", node, *self._inventory(), "-m", name, *(["-a", arguments] if arguments else []), *options]
+        return run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv], None, check)
+
+    def _inventory(self) -> list[str]:
+        return ["-i", "inventories/virtual", "-e", f"lab_name={self.name}"]
