@@ -89,7 +89,7 @@ class ChainsDomain:
     def _rehearse(self, desired: ChainsState) -> Chains:
         """Restore and read back; to be called inside a throwaway namespace."""
         jumps = [_Line(self._path(jump.target), ("-A", jump.hook, *planning.jump_rule(jump))) for jump in desired.jumps]
-        lines = [*self._rules(desired), *jumps]
+        lines = [*jumps, *self._rules(desired)]  # jumps first: the kernel sees a loop only in chains that are reached
         if self._try(desired, lines):
             raise self._culprit(desired, lines)
         saved = _state(self.program.save().get(self.table, Table({}, [])), self.prefix)
