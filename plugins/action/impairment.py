@@ -45,6 +45,7 @@ class ActionModule(ActionBase):
             break
         return {
             "failed": True,
-            "msg": "the change could not be confirmed over a new connection, so the node has taken it back or does so within "
-            f"{within} s; is the controller's connection covered by impairment_management? (last error: {reason})",
+            "msg": "the change could not be confirmed over a new connection, so the node has taken it back or does so "
+            f"within {within} s; is the controller's connection covered by impairment_management? "
+            f"(last error: {reason})",
         }

@@ -92,9 +92,7 @@ def revert(targets: Sequence[Target], states: Sequence[Any]) -> Report:
 
 
 def _plans(targets: Sequence[Target], states: Sequence[Any]) -> list[tuple[Domain, list[Step]]]:
-    return [
-        (target.domain, target.domain.plan(state, target.desired)) for target, state in zip(targets, states)
-    ]
+    return [(target.domain, target.domain.plan(state, target.desired)) for target, state in zip(targets, states)]
 
 
 def _ordered(plans: Sequence[tuple[Domain, list[Step]]]) -> Iterable[tuple[Domain, Step]]:

@@ -65,5 +65,7 @@ class RolledBack(TestbedError):
     def __init__(self, cause: TestbedError, restored: bool, detail: str = "") -> None:
         self.cause = cause
         self.restored = restored
-        outcome = "the state before was restored" if restored else f"restoring the state before failed as well: {detail}"
+        outcome = (
+            "the state before was restored" if restored else f"restoring the state before failed as well: {detail}"
+        )
         super().__init__(f"{cause} ({outcome})")

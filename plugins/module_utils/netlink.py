@@ -61,7 +61,7 @@ class TcHeader(NamedTuple):
 class Refusal(NamedTuple):
     """The kernel's answer to the message at `index` of a batch."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     errno: int
     reason: str
 
@@ -180,7 +180,8 @@ class Socket:
             first = self._sequence + 1
             self._socket.send(b"".join(self._pack(message, NLM_F_ACK) for message in chunk))
             refusals += [
-                Refusal(start + sequence - first, code, reason) for sequence, code, reason in self._acks(first, len(chunk))
+                Refusal(start + sequence - first, code, reason)
+                for sequence, code, reason in self._acks(first, len(chunk))
             ]
             if refusals and stop_at_refusal:
                 break

@@ -13,14 +13,13 @@ from pathlib import Path
 INTERFACES = Path("/sys/class/net")
 
 
-def other_bridge_ports() -> dict[str, list[str]]:
-    """For each port of a bridge, the other ports of the same bridge."""
-    found = {}
-    for bridge in INTERFACES.glob("*/brif"):
-        ports = sorted(port.name for port in bridge.iterdir())
-        for port in ports:
-            found[port] = [other for other in ports if other != port]
-    return found
+def bridges() -> dict[str, str]:
+    """The bridge of each bridge port."""
+    return {
+        port.name: bridge.parent.name
+        for bridge in sorted(INTERFACES.glob("*/brif"))
+        for port in sorted(bridge.iterdir())
+    }
 
 
 def memory() -> int:

@@ -54,12 +54,16 @@ def mapping(fields: Mapping[str, Parser], required: Sequence[str] = ()) -> Parse
             raise InvalidInput(path, value, "write a mapping with the keys " + ", ".join(fields))
         for key in value:
             if key not in fields:
-                raise InvalidInput(f"{path}.{key}" if path else str(key), value[key], "unknown key; allowed: " + ", ".join(fields))
+                raise InvalidInput(
+                    f"{path}.{key}" if path else str(key), value[key], "unknown key; allowed: " + ", ".join(fields)
+                )
         for key in required:
             if key not in value:
                 raise InvalidInput(f"{path}.{key}" if path else key, None, "this key is required")
         return {
-            str(key): fields[key](item, f"{path}.{key}" if path else str(key)) for key, item in value.items() if item is not None
+            str(key): fields[key](item, f"{path}.{key}" if path else str(key))
+            for key, item in value.items()
+            if item is not None
         }
 
     return parsed

@@ -56,7 +56,8 @@ def parse_rate(value: object) -> int:
     if name.endswith("bps"):
         bits = name[:-3] + "bit"
         raise ValueError(
-            f"`{unit}` means bytes to tc and bits to most people; write {bits} for bits, or 8 times as many {bits} for bytes"
+            f"`{unit}` means bytes to tc and bits to most people; "
+            f"write {bits} for bits, or 8 times as many {bits} for bytes"
         )
     if name not in _RATE:
         raise ValueError(RATE_ALLOWED)

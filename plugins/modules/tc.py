@@ -117,13 +117,14 @@ from ..module_utils.tc.tree import build
 def run(interface, qdiscs, classes, filters, state, purge, check):
     """Converge and return the report."""
     with Socket() as rtnetlink:
-        present = state == "present"
-        desired = build(qdiscs, classes, filters) if present else None
-        domain = TcDomain(rtnetlink, interface)
-        if present:
+        if state == "present":
+            desired = build(qdiscs, classes, filters)
+            domain = TcDomain(rtnetlink, interface)
             domain.claim(desired, owned=None, purge=purge)
-        report = converge([Target(domain, desired if present else domain.before())], check)
-        if not present and not check:
+            return converge([Target(domain, desired)], check)
+        domain = TcDomain(rtnetlink, interface)
+        report = converge([Target(domain, domain.before())], check)
+        if not check:
             domain.forget()
         return report
 

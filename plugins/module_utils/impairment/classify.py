@@ -64,7 +64,9 @@ def _devices(match: Match, other_ports: Mapping[str, Sequence[str]], interface: 
     if not ports:
         raise InvalidInput(f"{path}.bridged", True, f"{interface} is no port of a bridge with other ports on this node")
     if match.in_interface and match.in_interface not in ports:
-        raise InvalidInput(f"{path}.in_interface", match.in_interface, "other ports of this bridge: " + ", ".join(ports))
+        raise InvalidInput(
+            f"{path}.in_interface", match.in_interface, "other ports of this bridge: " + ", ".join(ports)
+        )
     return [match.in_interface] if match.in_interface else list(ports)
 
 
@@ -134,7 +136,11 @@ def _transports(match: Match, header: Header) -> Iterator[list[Key]]:
     for number in _protocol_numbers(match, with_ports):
         protocol = [] if number is None else [key(number, 0xFF, header.protocol, 1)]
         for pair in pairs:
-            keys = [key(port, 0xFFFF, header.ports + at, 2) for at, port in ((0, pair.source), (2, pair.destination)) if port]
+            keys = [
+                key(port, 0xFFFF, header.ports + at, 2)
+                for at, port in ((0, pair.source), (2, pair.destination))
+                if port
+            ]
             yield protocol + (_plain_header(header) + keys if with_ports else [])
 
 

@@ -15,17 +15,30 @@ from ..tc.actions import OURS, DropEvery
 from ..tc.kinds.filters import Action
 from ..tc.kinds.u32 import U32
 from ..tc.model import Filter, Tree
-from . import shape
+from . import shape, statistic
 from .classify import EVERYTHING, Classifier, check_mark, classifiers
 from .model import Interface, Match, TrafficClass
 
+DROP_BACKENDS = {
+    "gact": "counts exactly, every packet that the class's filters take",
+    "iptables": "statistic nth: for a place that gact cannot drop at, or a kernel without CONFIG_GACT_PROB",
+}
+
 
 class Node(NamedTuple):
-    """What has to be known about the node: its capabilities, the other ports of each bridge port, its memory in bytes."""
+    """What has to be known about the node: its capabilities, its bridges, its memory."""
 
     capable: Mapping[str, bool | str]
-    other_ports: Mapping[str, Sequence[str]]
-    memory: int
+    bridges: Mapping[str, str]  # a bridge port's bridge
+    memory: int  # bytes
+
+    @property
+    def other_ports(self) -> dict[str, list[str]]:
+        """For each port of a bridge, the other ports of the same bridge."""
+        return {
+            port: [other for other, beside in self.bridges.items() if beside == bridge and other != port]
+            for port, bridge in self.bridges.items()
+        }
 
     def can(self, name: str) -> bool:
         return self.capable[name] is True
@@ -36,6 +49,7 @@ class Compiled(NamedTuple):
 
     trees: dict[str, Tree]  # by interface
     actions: tuple[DropEvery, ...]
+    counted: list[Interface]  # of which a class drops by iptables
     backends: list[dict[str, str]]
     warnings: list[str]
 
@@ -58,10 +72,21 @@ def compile_node(asked: Sequence[Interface], passing: Sequence[Match], node: Nod
             DropEvery(indices[interface.name, entry.name], entry.impairment.drop.every)
             for interface in asked
             for entry in interface.classes
-            if entry.impairment.drop and entry.impairment.enabled
+            if entry.impairment.drop and _drop_backend(entry, node) == "gact"
         )
     )
-    return Compiled(trees, actions, backends, warnings)
+    counted = [
+        interface for interface in asked if any(_drop_backend(entry, node) == "iptables" for entry in interface.classes)
+    ]
+    return Compiled(trees, actions, counted, backends, warnings)
+
+
+def _drop_backend(entry: TrafficClass, node: Node) -> str:
+    """gact counts every packet, so it comes first; it drops the last of each group only. "" when nothing is dropped."""
+    drop = entry.impairment.drop
+    if not drop or not entry.impairment.enabled:
+        return ""
+    return "gact" if node.can("action.gact_determ") and drop.packet == drop.every - 1 else "iptables"
 
 
 def _check_capabilities(asked: Sequence[Interface], node: Node) -> None:
@@ -84,18 +109,14 @@ def _check_class(interface: Interface, entry: TrafficClass, node: Node) -> None:
         raise InvalidInput(
             f"{entry.path}.duplicate",
             units.percent_text(asked.netem.duplicate.probability),
-            "the kernel refuses a duplicating netem beside the other classes' netem; duplicate on an interface without classes",
+            "the kernel refuses a duplicating netem beside the other classes' netem; "
+            "duplicate on an interface without classes",
         )
-    if asked.drop and asked.enabled:
-        if not node.can("action.gact_determ"):
-            raise MissingCapability(f"{entry.path}.drop", str(node.capable["action.gact_determ"]))
-        if asked.drop.packet != asked.drop.every - 1:
-            raise InvalidInput(
-                f"{entry.path}.drop.packet",
-                asked.drop.packet,
-                f"gact drops the last of each group: leave packet out, or write {asked.drop.every - 1}; other places need the "
-                "bpf backend, or a rule of the module impair.testbed.iptables",
-            )
+    if _drop_backend(entry, node) == "iptables":
+        if not any(node.can(f"iptables.{variant}.statistic") for variant in ("nft", "legacy")):
+            missing = f"{node.capable['action.gact_determ']}, or CONFIG_NETFILTER_XT_MATCH_STATISTIC"
+            raise MissingCapability(f"{entry.path}.drop", missing)
+        statistic.check(interface, node.bridges)
 
 
 def _indices(classes: Iterable[tuple[Interface, TrafficClass]]) -> dict[tuple[str, str], int]:
@@ -132,12 +153,12 @@ def _interface(
         class_, leaf, computed = shape.branch(minor, entry, node.can("qdisc.netem"), node.memory)
         classes.append(class_)
         qdiscs.append(leaf)
-        actions = _actions(entry, indices.get((interface.name, entry.name), 0))
+        actions = _actions(entry, indices, interface, node)
         filters += [_filter(found, class_.handle, actions) for found in _class_filters(interface, entry, node)]
         if not entry.matches:
             rest = (class_.handle, actions)
-        backends += _told(interface, entry, leaf.kind, computed)
-        warnings += _warned(entry)
+        backends += _told(interface, entry, _drop_backend(entry, node), computed)
+        warnings += _warned(entry, node)
     filters.append(_filter(EVERYTHING, *rest))
     return Tree(tuple(qdiscs), tuple(classes), tuple(filters)), backends, warnings
 
@@ -151,8 +172,10 @@ def _class_filters(interface: Interface, entry: TrafficClass, node: Node) -> lis
     return found
 
 
-def _actions(entry: TrafficClass, index: int) -> tuple[Action, ...]:
-    return (Action("gact", index),) if entry.impairment.drop and entry.impairment.enabled else ()
+def _actions(
+    entry: TrafficClass, indices: Mapping[tuple[str, str], int], interface: Interface, node: Node
+) -> tuple[Action, ...]:
+    return (Action("gact", indices[interface.name, entry.name]),) if _drop_backend(entry, node) == "gact" else ()
 
 
 def _filter(found: Classifier, target: int, actions: tuple[Action, ...]) -> Filter:
@@ -162,31 +185,55 @@ def _filter(found: Classifier, target: int, actions: tuple[Action, ...]) -> Filt
 
 
 def _told(
-    interface: Interface, entry: TrafficClass, leaf: str, computed: Sequence[shape.Computed]
+    interface: Interface, entry: TrafficClass, dropping: str, computed: Sequence[shape.Computed]
 ) -> list[dict[str, str]]:
     """Which mechanism carries what, and why; and the values that we computed."""
     asked = entry.impairment
     place = {"interface": interface.name, "class": entry.name}
     if not asked.enabled:
-        return [{**place, "impairment": "none", "backend": "none", "why": "enabled is false: the definition is kept, its effect lifted"}]
+        return [
+            {
+                **place,
+                "impairment": "none",
+                "backend": "none",
+                "why": "enabled is false: the definition is kept, its effect lifted",
+            }
+        ]
     told = []
     if asked.rate:
-        told.append({**place, "impairment": "rate", "backend": "htb", "why": "shapes, and lets ceil borrow from the wrapping class"})
+        told.append(
+            {
+                **place,
+                "impairment": "rate",
+                "backend": "htb",
+                "why": "shapes, and lets ceil borrow from the wrapping class",
+            }
+        )
     for name in shape.needs_netem(asked):
-        told.append({**place, "impairment": name, "backend": leaf, "why": "the leaf of the class"})
-    if asked.drop:
-        told.append({**place, "impairment": "drop", "backend": "gact", "why": "counts exactly, every packet that the class's filters take"})
-    told += [{**place, "impairment": value.name, "backend": "computed", "why": f"{value.value}: {value.why}"} for value in computed]
+        told.append({**place, "impairment": name, "backend": "netem", "why": "the leaf of the class"})
+    if dropping:
+        told.append({**place, "impairment": "drop", "backend": dropping, "why": DROP_BACKENDS[dropping]})
+    told += [
+        {**place, "impairment": value.name, "backend": "computed", "why": f"{value.value}: {value.why}"}
+        for value in computed
+    ]
     return told
 
 
-def _warned(entry: TrafficClass) -> list[str]:
+def _warned(entry: TrafficClass, node: Node) -> list[str]:
     asked = entry.impairment
     warnings = []
+    if _drop_backend(entry, node) == "iptables":
+        warnings.append(f"{entry.path}.{statistic.COUNTS_APART}")
     if shape.rounded_queue(asked):
-        warnings.append(f"{entry.path}.queue: netem counts packets; the buffer holds as many full packets of {shape.FULL_PACKET} B")
+        warnings.append(
+            f"{entry.path}.queue: netem counts packets; the buffer holds as many full packets of {shape.FULL_PACKET} B"
+        )
     if asked.enabled and asked.netem.jitter and asked.keep_order:
-        warnings.append(f"{entry.path}.jitter: keeping the order shifts the delay upwards; keep_order: false gives the plain distribution, and reordering")
+        warnings.append(
+            f"{entry.path}.jitter: keeping the order shifts the delay upwards; "
+            "keep_order: false gives the plain distribution, and reordering"
+        )
     if asked.enabled and asked.burst and asked.rate and asked.burst < asked.rate // 1000:
         warnings.append(f"{entry.path}.burst: less than 1 ms at the rate; the rate may not be reached")
     return warnings

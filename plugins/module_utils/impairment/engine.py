@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .. import guard, node
+from .. import bridge_netfilter, guard, node
 from ..capabilities import load
 from ..converge import Report, Target, converge, revert
 from ..errors import TestbedError
+from ..memory import Memory
 from ..netlink import Socket
 from ..tc.actions import ActionsDomain
 from ..tc.domain import TcDomain, interfaces_with_root
 from . import compile as compiler
 from . import model, shape
+
+CHAINS_STAND = "impairment-chains"  # remembered while drops are, or were, counted by iptables
 
 
 class Outcome(NamedTuple):
@@ -45,12 +48,13 @@ def apply(
     passing = _management(management) + model.parse_management(calibration, "impairment_calibration")
     with Socket() as rtnetlink:
         domains = {entry.name: TcDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in asked}
-        facts = compiler.Node(load(), node.other_bridge_ports(), node.memory())
+        facts = compiler.Node(load(), node.bridges(), node.memory())
         wanted = compiler.compile_node(asked, passing, facts)
         for name, domain in domains.items():
             domain.claim(wanted.trees[name], shape.ROOT_HANDLE, purge)
         leaving = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink) if name not in domains]
         targets = [
+            *_netfilter(wanted.counted, passing, facts, check),
             Target(ActionsDomain(rtnetlink), wanted.actions),
             *(Target(domain, wanted.trees[name]) for name, domain in domains.items()),
             *(Target(domain, domain.before()) for domain in leaving),
@@ -59,6 +63,7 @@ def apply(
         pending = None
         if not check:
             _forget(leaving)
+            _forget_netfilter(wanted.counted)
         if report.changed and not check and confirm_within:
             pending = guard.arm(lambda: _take_back(targets, report, rtnetlink), confirm_within)
     return Outcome(report, wanted.backends, wanted.warnings, pending)
@@ -68,11 +73,42 @@ def clear(check: bool = False) -> Report:
     """Every interface as it was before us."""
     with Socket() as rtnetlink:
         domains = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink)]
-        targets = [Target(ActionsDomain(rtnetlink), ()), *(Target(domain, domain.before()) for domain in domains)]
+        targets = [
+            *_netfilter((), (), None, check),
+            Target(ActionsDomain(rtnetlink), ()),
+            *(Target(domain, domain.before()) for domain in domains),
+        ]
         report = converge(targets, check)
         if not check:
             _forget(domains)
+            _forget_netfilter(())
         return report
+
+
+def _netfilter(
+    counted: Sequence[model.Interface], passing: Sequence[model.Match], facts: compiler.Node | None, check: bool
+) -> list[Target]:
+    """Targets for drops that iptables counts; none, and no program run, on a node that has and wants none."""
+    memory = Memory()
+    if not counted and memory.recall(CHAINS_STAND) is None:
+        return []
+    from ..chains.domain import ChainsDomain
+    from ..chains.variants import choose
+    from . import statistic
+
+    bridges = facts.bridges if facts else {}
+    seen = sorted({bridges[interface.name] for interface in counted if interface.name in bridges})
+    flags = bridge_netfilter.BridgeNetfilter(seen, memory)
+    if not check:
+        memory.remember(CHAINS_STAND, True)
+        if seen:
+            bridge_netfilter.load()
+    elif seen and not bridge_netfilter.loaded():
+        return []  # trying the rules would load br_netfilter, and check mode changes nothing
+    capable = load()
+    domains = [ChainsDomain(choose(capable, name), statistic.TABLE, statistic.OWNER) for name in statistic.PROGRAMS]
+    wanted = [statistic.state(name, counted, passing, bridges) for name in statistic.PROGRAMS]
+    return [Target(flags, flags.desired(seen)), *map(Target, domains, wanted)]
 
 
 def _take_back(targets: Sequence[Target], report: Report, rtnetlink: Socket) -> None:
@@ -82,7 +118,13 @@ def _take_back(targets: Sequence[Target], report: Report, rtnetlink: Socket) -> 
     except TestbedError:
         return  # nobody is left to tell; the next run finds what stands and converges it
     ours = _ours(rtnetlink)
-    _forget([target.domain for target in targets if isinstance(target.domain, TcDomain) and target.domain.interface not in ours])
+    _forget(
+        [
+            target.domain
+            for target in targets
+            if isinstance(target.domain, TcDomain) and target.domain.interface not in ours
+        ]
+    )
 
 
 def _management(management: object) -> tuple[model.Match, ...]:
@@ -102,3 +144,10 @@ def _ours(rtnetlink: Socket) -> list[str]:
 def _forget(domains: Sequence[TcDomain]) -> None:
     for domain in domains:
         domain.forget()
+
+
+def _forget_netfilter(counted: Sequence[model.Interface]) -> None:
+    """Without a drop counted by iptables there is nothing of ours left in netfilter."""
+    if not counted:
+        Memory().forget(CHAINS_STAND)
+        Memory().forget(bridge_netfilter.KEY)

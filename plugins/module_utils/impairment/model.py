@@ -8,14 +8,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 from .. import schema, units
 from ..errors import InvalidInput
 from ..schema import leaf
 from ..tc.kinds import netem
 
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ROOT_PATH = "impairment_interfaces"
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ without its zero
@@ -96,7 +96,9 @@ def _range(least: int, most: int) -> schema.Parser:
 
 def _interface_name(value: object, path: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[^\s/:]{1,15}", value) or value in (".", ".."):
-        raise InvalidInput(path, value, f"write an interface name of 1 to {INTERFACE_NAME_MAX} characters without space, `/` or `:`")
+        raise InvalidInput(
+            path, value, f"write an interface name of 1 to {INTERFACE_NAME_MAX} characters without space, `/` or `:`"
+        )
     return value
 
 
@@ -104,7 +106,9 @@ def _network(value: object, path: str) -> Network:
     try:
         return ipaddress.ip_network(str(value))
     except ValueError as error:
-        raise InvalidInput(path, value, f"write an address or a network such as 10.0.0.0/8 or 2001:db8::1 ({error})") from None
+        raise InvalidInput(
+            path, value, f"write an address or a network such as 10.0.0.0/8 or 2001:db8::1 ({error})"
+        ) from None
 
 
 def _protocol(value: object, path: str) -> str | int:
@@ -188,9 +192,13 @@ def parse_match(value: object, path: str) -> Match:
     if not found:
         raise InvalidInput(path, value, "write at least one condition; a class for all other traffic has no match")
     if match.port is not None and (match.source_port is not None or match.destination_port is not None):
-        raise InvalidInput(f"{path}.port", match.port, "port is either side; write it, or source_port and destination_port")
+        raise InvalidInput(
+            f"{path}.port", match.port, "port is either side; write it, or source_port and destination_port"
+        )
     if match.address is not None and (match.source is not None or match.destination is not None):
-        raise InvalidInput(f"{path}.address", str(match.address), "address is either side; write it, or source and destination")
+        raise InvalidInput(
+            f"{path}.address", str(match.address), "address is either side; write it, or source and destination"
+        )
     _check_family(match, path)
     return match
 
@@ -220,7 +228,9 @@ def parse_matches(value: object, path: str) -> tuple[Match, ...]:
         return (parse_match(value, path),)
     found = schema.sequence(parse_match)(value, path)
     if not found:
-        raise InvalidInput(path, value, "write a set of conditions or a list of them; a class for all other traffic has no match")
+        raise InvalidInput(
+            path, value, "write a set of conditions or a list of them; a class for all other traffic has no match"
+        )
     return tuple(found)
 
 
@@ -235,7 +245,9 @@ def _drop(value: object, path: str) -> Drop:
     every = found["every"]
     packet = found.get("packet", every - 1)
     if packet >= every:
-        raise InvalidInput(f"{path}.packet", packet, f"write a place from 0 to {every - 1}: the first packet of each {every} is 0")
+        raise InvalidInput(
+            f"{path}.packet", packet, f"write a place from 0 to {every - 1}: the first packet of each {every} is 0"
+        )
     return Drop(every, packet)
 
 
@@ -275,13 +287,17 @@ def _impairment(values: Mapping[str, Any], path: str) -> Impairment:
         raise InvalidInput(path, ", ".join(emulation), str(error)) from None
     asked = Impairment(netem=emulated, **{key: value for key, value in values.items() if key not in emulation})
     if asked.ceil is not None and asked.rate is None:
-        raise InvalidInput(f"{path}.ceil", units.rate_text(asked.ceil), "ceil is how far a rate may borrow; write rate as well")
+        raise InvalidInput(
+            f"{path}.ceil", units.rate_text(asked.ceil), "ceil is how far a rate may borrow; write rate as well"
+        )
     if asked.burst is not None and asked.rate is None:
         raise InvalidInput(f"{path}.burst", f"{asked.burst}B", "burst belongs to a rate; write rate as well")
     if asked.burst is not None and asked.burst < 1600:
         raise InvalidInput(f"{path}.burst", f"{asked.burst}B", "write at least 1600B: a whole packet has to fit")
     if asked.rate is not None and asked.ceil is not None and asked.ceil < asked.rate:
-        raise InvalidInput(f"{path}.ceil", units.rate_text(asked.ceil), f"write at least the rate, {units.rate_text(asked.rate)}")
+        raise InvalidInput(
+            f"{path}.ceil", units.rate_text(asked.ceil), f"write at least the rate, {units.rate_text(asked.rate)}"
+        )
     if asked.queue is not None and asked.limit is not None:
         raise InvalidInput(f"{path}.limit", asked.limit, "limit and queue both size the buffer; write one of them")
     if asked.queue is not None and asked.queue.unit == "time" and asked.rate is None:
@@ -312,9 +328,10 @@ def parse_interface(entry: object, path: str) -> Interface:
     classes: list[TrafficClass] = own.get("classes", [])
     if "classes" not in own:
         return Interface(own["name"], path, (TrafficClass(WHOLE, path, (), asked),))
-    extra = set(entry) & set(_IMPAIRMENT) - {"enabled", "down"}  # type: ignore[call-overload]
-    if extra:
-        raise InvalidInput(f"{path}.{sorted(extra)[0]}", entry[sorted(extra)[0]], "an interface with classes is impaired by them; move it into a class")  # type: ignore[index]
+    for key in _IMPAIRMENT:
+        if isinstance(entry, Mapping) and key in entry and key not in ("enabled", "down"):
+            allowed = "an interface with classes is impaired by them; move it into a class"
+            raise InvalidInput(f"{path}.{key}", entry[key], allowed)
     _check_classes(classes, path)
     return Interface(own["name"], path, tuple(_governed(entry_, asked) for entry_ in classes))
 
@@ -344,7 +361,9 @@ def _check_classes(classes: list[TrafficClass], path: str) -> None:
             raise InvalidInput(f"{entry.path}.name", entry.name, "each class of an interface has a name of its own")
         names.add(entry.name)
         if not entry.matches and index != len(classes) - 1:
-            raise InvalidInput(f"{entry.path}.match", None, "only the last class may go without match: it takes all other traffic")
+            raise InvalidInput(
+                f"{entry.path}.match", None, "only the last class may go without match: it takes all other traffic"
+            )
 
 
 def parse(interfaces: object) -> tuple[Interface, ...]:

@@ -48,7 +48,11 @@ def minors(names: Iterable[str]) -> dict[str, int]:
     span = LAST_MINOR - FIRST_MINOR + 1
     for name in names:
         start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
-        free = next(FIRST_MINOR + (start + step) % span for step in range(span) if FIRST_MINOR + (start + step) % span not in taken)
+        free = next(
+            FIRST_MINOR + (start + step) % span
+            for step in range(span)
+            if FIRST_MINOR + (start + step) % span not in taken
+        )
         taken[free] = name
     return {name: minor for minor, name in taken.items()}
 
@@ -139,5 +143,3 @@ def _queue_packets(queue: Queue | None, rate: int) -> int:
 def rounded_queue(asked: Impairment) -> bool:
     """Whether the buffer was asked in a unit that the leaf does not count in."""
     return asked.queue is not None and asked.queue.unit != "packets" and asked.enabled
-
-

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import errno
 import struct
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,6 +39,7 @@ TCA_ACT_TAB, TCA_ACT_INDEX, TCA_GACT_PROB = 1, 3, 3
 TCAMSG = bytes(4)  # tcamsg: family and padding
 PROBABILITY = struct.Struct("=HHi")  # tc_gact_p: type, value, verdict
 TC_ACT_OK, TC_ACT_SHOT = 0, 2
+RELEASE, POLL = 2.0, 0.01  # seconds: how long an action may still be bound, and between two tries
 PGACT_DETERM = 2
 OURS = 0x7E570000  # indices of ours have this upper half
 
@@ -44,7 +47,7 @@ OURS = 0x7E570000  # indices of ours have this upper half
 class DropEvery(NamedTuple):
     """gact `index`: pass, and drop each packet whose count is a multiple of `every`."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     every: int
 
 
@@ -57,7 +60,9 @@ class ActionsDomain:
         self._rtnetlink = rtnetlink
 
     def observe(self) -> tuple[DropEvery, ...]:
-        request = Message(RTM_GETACTION, 0, TCAMSG + nested(TCA_ACT_TAB, nested(1, attribute(TCA_ACT_KIND, string("gact")))))
+        request = Message(
+            RTM_GETACTION, 0, TCAMSG + nested(TCA_ACT_TAB, nested(1, attribute(TCA_ACT_KIND, string("gact"))))
+        )
         try:
             bodies = self._rtnetlink.dump(request)
         except NetlinkError:  # the kernel has no gact: there is none of ours
@@ -81,8 +86,13 @@ class ActionsDomain:
         return steps
 
     def apply(self, steps: Sequence[Step]) -> None:
-        for refusal in self._rtnetlink.send([step.payload for step in steps]):
-            raise StepFailed(steps[refusal.index].command, refusal.reason)
+        for step in steps:
+            deadline = time.monotonic() + RELEASE
+            while refusals := self._rtnetlink.send([step.payload]):
+                # The kernel lets go of a filter's action in a work queue, some time after the filter changed.
+                if refusals[0].errno != errno.EPERM or not step.retire or time.monotonic() > deadline:
+                    raise StepFailed(step.command, refusals[0].reason)
+                time.sleep(POLL)
 
     def describe(self, state: Sequence[DropEvery]) -> list[str]:
         return [f"action {_words(action)}" for action in state]

@@ -24,7 +24,9 @@ class TcDomain:
 
     name = "tc"
 
-    def __init__(self, rtnetlink: Socket, interface: str, path: str = "interface", memory: Memory | None = None) -> None:
+    def __init__(
+        self, rtnetlink: Socket, interface: str, path: str = "interface", memory: Memory | None = None
+    ) -> None:
         """Raises InvalidInput, naming `path`, where the node has no such interface."""
         try:
             self._device = Device(interface, socket.if_nametoindex(interface))
@@ -82,7 +84,9 @@ class TcDomain:
 def interfaces_with_root(rtnetlink: Socket, handle: int) -> list[str]:
     """Names of the interfaces whose egress root has this handle."""
     roots = (tc_header(body) for body in rtnetlink.dump(tc_message(RTM_GETQDISC, 0, 0, 0, 0)))
-    return sorted(socket.if_indextoname(root.ifindex) for root in roots if root.parent == ROOT and root.handle == handle)
+    return sorted(
+        socket.if_indextoname(root.ifindex) for root in roots if root.parent == ROOT and root.handle == handle
+    )
 
 
 def describe(interface: str, tree: Tree) -> list[str]:

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from ..converge import Step
-from .model import Filter, protocol_text
+from .model import Filter
 from .steps import ADD, REPLACE, Device, filter_step, same
 
 UNPLACED = 0  # the priority of a filter whose place in the order counts, not its number
@@ -55,9 +55,7 @@ def _kept(current: Iterable[Filter], wanted: Sequence[Filter]) -> list[int]:
     standing: dict[Filter, list[int]] = {}
     for entry in sorted(current, key=lambda entry: entry.priority, reverse=True):
         standing.setdefault(_content(entry), []).append(entry.priority)
-    candidates = [
-        priorities.pop() if (priorities := standing.get(_content(entry))) else UNPLACED for entry in wanted
-    ]
+    candidates = [priorities.pop() if (priorities := standing.get(_content(entry))) else UNPLACED for entry in wanted]
     keep = _increasing_run([(number, index) for index, number in enumerate(candidates) if number])
     return [number if index in keep else UNPLACED for index, number in enumerate(candidates)]
 
@@ -170,7 +168,7 @@ def _in_order(device: Device, found: list[Filter], wanted: list[Filter]) -> list
         if not same("filter", entry, known):
             steps.append(filter_step(device, "replace", entry._replace(handle=known.handle), REPLACE))
         pending.pop(0)
-    steps += [filter_step(device, "add", entry, ADD) for entry in pending]
+    steps += [filter_step(device, "add", entry._replace(handle=0), ADD) for entry in pending]
     steps += [filter_step(device, "del", entry, retire=True) for entry in [*passed, *rest]]
     return steps
 
@@ -181,8 +179,4 @@ def shared_tables(filters: Sequence[Filter]) -> list[str]:
     for entry in filters:
         if entry.kind == "u32":
             parents.setdefault((entry.parent >> 16, entry.priority), set()).add(entry.parent)
-    return [
-        f"prio {priority} ({', '.join(sorted({protocol_text(entry.protocol) for entry in filters if entry.priority == priority}))})"
-        for (_major, priority), places in parents.items()
-        if len(places) > 1
-    ]
+    return [f"prio {priority}" for (_major, priority), places in parents.items() if len(places) > 1]

@@ -87,7 +87,9 @@ def _retired_classes(device: Device, current: Tree, desired: Tree, within: float
         name = handle_text(entry.handle)
         if entry.handle not in parents:
             waiting = Drain(device.index, entry.handle, within)
-            yield Step(f"# wait until class {name} of {device.name} is empty, {within:g} s at most", waiting, retire=True)
+            yield Step(
+                f"# wait until class {name} of {device.name} is empty, {within:g} s at most", waiting, retire=True
+            )
         yield class_step(device, "del", entry, retire=True)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..converge import Step
 from ..netlink import (
@@ -35,7 +35,7 @@ class Device(NamedTuple):
     """An interface: its name for people, its index for the kernel."""
 
     name: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
 
 
 def codec(role: str, name: str) -> Kind:
@@ -65,7 +65,9 @@ def rendered(role: str, entry: Qdisc | Class | Filter) -> str:
     return f"{entry.kind} {codec(role, entry.kind).render(entry.options)}".rstrip()
 
 
-def qdisc_step(device: Device, verb: str, qdisc: Qdisc, flags: int = 0, retire: bool = False, caution: str = "") -> Step:
+def qdisc_step(
+    device: Device, verb: str, qdisc: Qdisc, flags: int = 0, retire: bool = False, caution: str = ""
+) -> Step:
     """A qdisc added, changed, replaced or deleted."""
     place = parent_text(qdisc.parent)
     if verb == "del":
@@ -73,7 +75,9 @@ def qdisc_step(device: Device, verb: str, qdisc: Qdisc, flags: int = 0, retire: 
         return Step(f"tc qdisc del dev {device.name} {place}", message, retire, caution)
     handle = f" handle {handle_text(qdisc.handle)}" if qdisc.handle else ""
     message = tc_message(RTM_NEWQDISC, flags, device.index, qdisc.handle, qdisc.parent, 0, payload("qdisc", qdisc))
-    return Step(f"tc qdisc {verb} dev {device.name} {place}{handle} {rendered('qdisc', qdisc)}", message, retire, caution)
+    return Step(
+        f"tc qdisc {verb} dev {device.name} {place}{handle} {rendered('qdisc', qdisc)}", message, retire, caution
+    )
 
 
 def class_step(device: Device, verb: str, entry: Class, flags: int = 0, retire: bool = False) -> Step:

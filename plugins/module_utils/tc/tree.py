@@ -31,7 +31,9 @@ def build(qdiscs: Sequence[object], classes: Sequence[object], filters: Sequence
     return tree
 
 
-def _split(entry: object, role: str, places: Mapping[str, schema.Parser], required: Sequence[str], path: str) -> tuple[dict[str, Any], Kind, Any]:
+def _split(
+    entry: object, role: str, places: Mapping[str, schema.Parser], required: Sequence[str], path: str
+) -> tuple[dict[str, Any], Kind, Any]:
     """(where it stands, its kind, its options)."""
     if not isinstance(entry, Mapping):
         raise InvalidInput(path, entry, f"write a mapping with kind, {', '.join(required)} and the options of the kind")
@@ -91,13 +93,24 @@ def _check_handles(tree: Tree) -> None:
         path = f"classes[{index}]"
         if entry.handle in seen:
             raise InvalidInput(f"{path}.classid", handle_text(entry.handle), "each classid is used once")
-        if entry.handle >> 16 != entry.parent >> 16 or entry.parent not in {root.handle, *(c.handle for c in tree.classes)}:
-            raise InvalidInput(f"{path}.parent", handle_text(entry.parent), "write the qdisc or a class of the same major number in this tree")
+        if entry.handle >> 16 != entry.parent >> 16 or entry.parent not in {
+            root.handle,
+            *(c.handle for c in tree.classes),
+        }:
+            raise InvalidInput(
+                f"{path}.parent",
+                handle_text(entry.parent),
+                "write the qdisc or a class of the same major number in this tree",
+            )
         seen.add(entry.handle)
     parents: set[int] = set()
     for index, qdisc in enumerate(tree.qdiscs):
-        if qdisc.parent in parents or (qdisc.parent not in (ROOT, INGRESS) and qdisc.parent not in seen - {root.handle}):
-            raise InvalidInput(f"qdiscs[{index}].parent", handle_text(qdisc.parent), "write root or a class of this tree, each once")
+        if qdisc.parent in parents or (
+            qdisc.parent not in (ROOT, INGRESS) and qdisc.parent not in seen - {root.handle}
+        ):
+            raise InvalidInput(
+                f"qdiscs[{index}].parent", handle_text(qdisc.parent), "write root or a class of this tree, each once"
+            )
         parents.add(qdisc.parent)
     _check_loops(tree)
 
@@ -109,7 +122,9 @@ def _check_loops(tree: Tree) -> None:
         while at in parents:
             at, steps = parents[at], steps + 1
             if steps > len(parents):
-                raise InvalidInput(f"classes[{index}].parent", handle_text(entry.parent), "a class cannot be its own ancestor")
+                raise InvalidInput(
+                    f"classes[{index}].parent", handle_text(entry.parent), "a class cannot be its own ancestor"
+                )
 
 
 def _check_filters(tree: Tree) -> None:
@@ -125,9 +140,15 @@ def _check_filters(tree: Tree) -> None:
             raise InvalidInput(f"{path}.flowid", handle_text(entry.options.target), "write a class of this tree")
         place = (entry.parent, entry.priority)
         if kinds.setdefault(place, (entry.kind, entry.protocol)) != (entry.kind, entry.protocol):
-            raise InvalidInput(f"{path}.prio", entry.priority, "a priority of one parent holds one kind and one protocol")
+            raise InvalidInput(
+                f"{path}.prio", entry.priority, "a priority of one parent holds one kind and one protocol"
+            )
         if entry.handle and (*place, entry.handle) in marks:
             raise InvalidInput(f"{path}.handle", entry.handle, "two filters of one priority have the same mark")
         marks.add((*place, entry.handle))
     for priority in shared_tables(tree.filters):
-        raise InvalidInput("filters", priority, "u32 filters below different parents need different priorities: the kernel mixes them up")
+        raise InvalidInput(
+            "filters",
+            priority,
+            "u32 filters below different parents need different priorities: the kernel mixes them up",
+        )

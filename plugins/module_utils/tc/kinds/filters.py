@@ -19,7 +19,7 @@ class Action(NamedTuple):
     """An action that a filter shares with others: its kind and its index."""
 
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
 
 
 def encode_actions(kind: int, actions: tuple[Action, ...]) -> bytes:

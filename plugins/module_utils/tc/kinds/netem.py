@@ -9,6 +9,7 @@ Everything is always sent: netem's change keeps what a request leaves out.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ... import schema, units
@@ -229,7 +230,7 @@ TIME = leaf(units.parse_time)
 COUNT = leaf(units.parse_integer)
 
 
-def chance(word: str) -> Parser:
+def chance(word: str) -> Callable[[object, str], Chance]:
     """`1%`, or a mapping of the probability under `word` with its correlation."""
     long = schema.mapping({word: PERCENT, "correlation": PERCENT}, required=[word])
 
@@ -245,7 +246,7 @@ def chance(word: str) -> Parser:
 def parse_loss(value: object, path: str) -> Chance | GilbertElliott | FourState:
     """A percentage, `{random, correlation}`, `{gemodel: {p, r, 1-h, 1-k}}` or `{state: {p13, p31, p32, p23, p14}}`."""
     if not isinstance(value, dict) or "random" in value:
-        return chance("random")(value, path)  # type: ignore[no-any-return]
+        return chance("random")(value, path)
     models = {
         "random": PERCENT,
         "correlation": PERCENT,
@@ -259,10 +260,16 @@ def parse_loss(value: object, path: str) -> Chance | GilbertElliott | FourState:
     if "gemodel" in found:
         model = found["gemodel"]
         # The defaults of tc-netem(8): r = 1 - p, everything is lost in the bad state, nothing in the good one.
-        return GilbertElliott(model["p"], model.get("r", whole - model["p"]), whole - model.get("1-h", whole), model.get("1-k", 0))
+        return GilbertElliott(
+            model["p"], model.get("r", whole - model["p"]), whole - model.get("1-h", whole), model.get("1-k", 0)
+        )
     model = found["state"]
     return FourState(
-        model["p13"], model.get("p31", whole - model["p13"]), model.get("p32", 0), model.get("p14", 0), model.get("p23", whole)
+        model["p13"],
+        model.get("p31", whole - model["p13"]),
+        model.get("p32", 0),
+        model.get("p14", 0),
+        model.get("p23", whole),
     )
 
 
@@ -274,7 +281,7 @@ def parse_slot(value: object, path: str) -> Slot:
     if ("min" in found) == ("delay" in found) or ("max" in found and "min" not in found):
         raise schema.InvalidInput(path, value, "write min (and max), or delay and jitter")
     if "min" in found and found.get("max", found["min"]) < found["min"]:
-        raise schema.InvalidInput(f"{path}.max", value["max"], "write a time not below min")  # type: ignore[index]
+        raise schema.InvalidInput(f"{path}.max", units.time_text(found["max"]), "write a time not below min")
     if "delay" in found and not found.get("jitter"):
         raise schema.InvalidInput(f"{path}.jitter", None, "delay needs a jitter; for a fixed slot write min")
     return Slot(

@@ -68,7 +68,9 @@ def _build_tbf(
             limit = min(limit, peakrate * latency // 10**9 + mtu)
     if limit >= 2**32:
         raise ValueError("latency at this rate makes a queue of more than 4 GiB")
-    return Tbf(rate, units.ticks(burst, rate), limit, peakrate or 0, units.ticks(mtu, peakrate) if peakrate and mtu else 0)
+    return Tbf(
+        rate, units.ticks(burst, rate), limit, peakrate or 0, units.ticks(mtu, peakrate) if peakrate and mtu else 0
+    )
 
 
 def _encode_tbf(options: Tbf) -> bytes:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...errors import InvalidInput
 from .base import Kind
 
@@ -45,7 +47,7 @@ def _u32(_name: str) -> Kind:
     return u32.FILTER
 
 
-_TABLE = {
+_TABLE: dict[str, dict[str, Callable[[str], Kind]]] = {
     "qdisc": {"htb": _htb_qdisc, "netem": _netem, "tbf": _fifo_tbf, "pfifo": _fifo_tbf, "bfifo": _fifo_tbf},
     "class": {"htb": _htb_class},
     "filter": {"fw": _fw, "u32": _u32},

@@ -82,9 +82,7 @@ def encode(options: U32) -> bytes:
     data = attribute(TCA_U32_CLASSID, u32(options.target))
     selector = SELECTOR.pack(TERMINAL, 0, len(options.keys), 0, 0, 0, 0, 0)
     for word in options.keys:
-        selector += KEY.pack(
-            word.mask.to_bytes(4, "big"), word.value.to_bytes(4, "big"), word.offset, word.offset_mask
-        )
+        selector += KEY.pack(word.mask.to_bytes(4, "big"), word.value.to_bytes(4, "big"), word.offset, word.offset_mask)
     data += attribute(TCA_U32_SEL, selector)
     if options.indev:
         data += attribute(TCA_U32_INDEV, string(options.indev))
@@ -179,9 +177,7 @@ def _checked(number: int, mask: int, offset: int, width: int, offset_mask: int =
     return key(number, mask, offset, width, offset_mask)
 
 
-def _build(
-    match: Sequence[list[Key] | tuple[int, int]] = (), flowid: int | None = None, indev: str = ""
-) -> U32:
+def _build(match: Sequence[list[Key] | tuple[int, int]] = (), flowid: int | None = None, indev: str = "") -> U32:
     if flowid is None:
         raise ValueError("a filter needs a flowid")
     marks = [part for part in match if isinstance(part, tuple)]
