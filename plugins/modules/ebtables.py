@@ -51,11 +51,6 @@ options:
         type: str
         choices: [first, last]
         default: last
-  variant:
-    description: V(auto) takes the variant that works on this kernel; where both do, the one that holds rules already.
-    type: str
-    choices: [auto, nft, legacy]
-    default: auto
   state:
     description: V(absent) removes all rules that this module made; O(chains) is then ignored.
     type: str
@@ -69,7 +64,7 @@ attributes:
     description: Shows our rules before and after as lines of ebtables(8).
     support: full
 requirements:
-  - python >= 3.10, and ebtables on the node (the package iptables has its nft variant)
+  - python >= 3.10 and ebtables-nft on the node (it is part of the package iptables)
 seealso:
   - module: impair.testbed.iptables
   - module: impair.testbed.impairment
@@ -141,7 +136,6 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "chains": {"type": "list", "elements": "dict", "default": [], "options": CHAIN},
-            "variant": {"type": "str", "choices": ["auto", "nft", "legacy"], "default": "auto"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
@@ -150,7 +144,7 @@ def main() -> None:
     chains = asked["chains"] if asked["state"] == "present" else []
     try:
         capabilities = load()
-        report, variants = hold(capabilities, FAMILIES, chains, asked["variant"], module.check_mode)
+        report, variants = hold(capabilities, FAMILIES, chains, check=module.check_mode)
     except TestbedError as error:
         module.fail_json(msg=str(error))
     for text in warnings(capabilities, FAMILIES, chains):

@@ -18,8 +18,9 @@ from ..programs import find, run
 from .model import PREFIX
 from .text import Table, parse_save
 
-FAMILIES = ("iptables", "ip6tables", "ebtables")
-VARIANTS = ("nft", "legacy")
+# ebtables-legacy is left out: its restore program cannot edit single chains, and loses rules while saying nothing.
+VARIANTS = {"iptables": ("nft", "legacy"), "ip6tables": ("nft", "legacy"), "ebtables": ("nft",)}
+FAMILIES = tuple(VARIANTS)
 
 
 class Program(NamedTuple):
@@ -61,7 +62,7 @@ def plain_variant(family: str) -> str:
     if path is None:
         return ""
     target = os.path.basename(os.path.realpath(path))
-    for variant in VARIANTS:
+    for variant in ("nft", "legacy"):
         if variant in target:
             return variant
     return "nft" if "nf_tables" in run([family, "-V"]).stdout else "legacy"
@@ -69,7 +70,9 @@ def plain_variant(family: str) -> str:
 
 def working(capabilities: Mapping[str, bool | str], family: str) -> list[Program]:
     """The variants that this kernel carries; what the plain name points at comes first."""
-    found = [program(family, variant) for variant in VARIANTS if capabilities.get(f"{family}.{variant}") is True]
+    found = [
+        program(family, variant) for variant in VARIANTS[family] if capabilities.get(f"{family}.{variant}") is True
+    ]
     return sorted((each for each in found if each is not None), key=lambda each: each.typed != family)
 
 
@@ -81,7 +84,7 @@ def choose(capabilities: Mapping[str, bool | str], family: str, variant: str = "
     """
     able = [each for each in working(capabilities, family) if variant in ("auto", each.variant)]
     if not able:
-        wanted = VARIANTS if variant == "auto" else (variant,)
+        wanted = VARIANTS[family] if variant == "auto" else (variant,)
         reasons = "; ".join(f"{family}-{each}: {capabilities.get(f'{family}.{each}')}" for each in wanted)
         raise MissingCapability(f"rules of {family}", f"a working {' or '.join(wanted)} variant ({reasons})")
     if len(able) == 1:

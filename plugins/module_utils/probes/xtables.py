@@ -22,7 +22,6 @@ _OPTIONS = {
     "iptables.legacy": "CONFIG_IP_NF_MANGLE (and CONFIG_IP_NF_IPTABLES_LEGACY since 6.17)",
     "ip6tables.legacy": "CONFIG_IP6_NF_MANGLE (and CONFIG_IP6_NF_IPTABLES_LEGACY since 6.17)",
     "ebtables.nft": "CONFIG_NF_TABLES_BRIDGE and CONFIG_NFT_COMPAT",
-    "ebtables.legacy": "CONFIG_BRIDGE_EBT_T_FILTER",
 }
 _RULES = {
     "mark": ("CONFIG_NETFILTER_XT_MARK", _MARK),
@@ -39,7 +38,7 @@ def probe(bridge_netfilter: bool) -> dict[str, Finding]:
     """Try every variant of every family, and the matches and targets that we use."""
     found = {"br_netfilter": Finding(True if bridge_netfilter else UNTRIED)}
     for family in FAMILIES:
-        for variant in VARIANTS:
+        for variant in VARIANTS[family]:
             found |= _probe(family, variant, bridge_netfilter)
     return found
 
