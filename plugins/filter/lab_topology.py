@@ -11,7 +11,8 @@ version_added: 0.1.0
 author:
   - impair.testbed contributors (@impair-testbed)
 description:
-  - Collects the hosts that set C(lab_node_kind), their C(lab_node_memory) and C(node_interfaces), and the C(lab_links) that they share.
+  - Collects the hosts that set C(lab_node_kind), their C(lab_node_memory) and C(node_interfaces).
+  - Adds the C(lab_links) that they share.
   - The result has the options C(nodes) and C(links) of the module M(impair.testbed.lab).
 positional: hostvars
 options:
@@ -57,7 +58,7 @@ def lab_topology(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
         own = values.get("lab_links", [])
         if nodes and own != links:
             raise AnsibleFilterError(
-                f"lab_links of {host} differs from that of {nodes[0]['name']}; set it once, in group_vars of the lab's nodes"
+                f"lab_links of {host} differs from that of {nodes[0]['name']}; set it once, for the group of nodes"
             )
         links = own
         nodes.append(node)

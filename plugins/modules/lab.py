@@ -13,7 +13,8 @@ author:
   - impair.testbed contributors (@impair-testbed)
 description:
   - Runs on the machine that carries the lab, usually C(localhost), as an ordinary user or as root.
-  - Each node is a kernel of its own with its own disk; links join their interfaces; each node's ssh is a unix socket in O(run_dir).
+  - Each node is a kernel of its own with its own disk; links join their interfaces.
+  - The ssh of each node is a unix socket in O(run_dir).
   - The lab has its own network and process namespace. Nothing of the host's network is touched.
   - The role P(impair.testbed.lab#role) fills the options from the inventory.
 options:
@@ -41,12 +42,15 @@ options:
     type: path
   nodes:
     description:
-      - The nodes, each with C(name), C(kind), and optionally C(memory) in MiB and C(interfaces), a list as C(node_interfaces).
+      - The nodes, each with C(name) and C(kind).
+      - Optional are C(memory) in MiB and C(interfaces), a list as C(node_interfaces).
     type: list
     elements: dict
     default: []
   links:
-    description: The links as in C(lab_links), each with C(name), two C(ends) of C(node) and C(interface), and optionally C(kind).
+    description:
+      - The links as in C(lab_links), each with C(name), two C(ends) of C(node) and C(interface).
+      - Optionally C(kind), which is V(socket) or V(tap).
     type: list
     elements: dict
     default: []

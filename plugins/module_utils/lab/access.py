@@ -23,7 +23,7 @@ from .model import End, Link, Node, management_addresses
 
 KEY = "id_ed25519"
 SOCKET_LIMIT = 107  # bytes of a unix socket's path, unix(7)
-# ssh's own socket for ControlPersist is `<directory>/cp/<10 characters>.<16 random ones>`, longer than most nodes' `ssh`
+# ssh's own socket for ControlPersist is `<directory>/cp/<10 characters>.<16 random ones>`
 LONGEST_FIXED = len("/cp/0123456789.0123456789abcdef")
 
 
@@ -33,7 +33,9 @@ def check_directory(directory: Path, names: Sequence[str]) -> None:
     if not directory.is_absolute():
         raise InvalidInput("lab_run_dir", str(directory), "an absolute path is expected")
     if len(os.fsencode(directory)) + longest > SOCKET_LIMIT:
-        raise InvalidInput("lab_run_dir", str(directory), f"{SOCKET_LIMIT - longest} bytes at most, as sockets lie in it")
+        raise InvalidInput(
+            "lab_run_dir", str(directory), f"{SOCKET_LIMIT - longest} bytes at most, as sockets lie in it"
+        )
 
 
 def make_directory(directory: Path) -> None:
@@ -130,7 +132,7 @@ def write_links(directory: Path, links: Sequence[Link]) -> None:
 
 def relay_request(node: Node, directory: Path) -> dict[str, object]:
     """The process that carries the node's unix socket to its sshd, inside the lab's namespace."""
-    address = management_addresses(node.index)[1].partition("/")[0]
+    address = management_addresses(node.number)[1].partition("/")[0]
     return {
         "name": f"ssh {node.name}",
         "argv": [
@@ -147,30 +149,54 @@ def relay_request(node: Node, directory: Path) -> dict[str, object]:
 def wait_for_ssh(directory: Path, names: Sequence[str], within: float, dead: Callable[[str], bool]) -> None:
     """Wait until every node's sshd greets. Raises StepFailed with the console's end where one does not. Seconds."""
     deadline = time.monotonic() + within
-    waiting = list(names)
-    while waiting:
-        for name in list(waiting):
-            if greets(directory / name / "ssh"):
-                waiting.remove(name)
-            elif dead(name):
-                raise StepFailed(f"start {name}", f"its process ended; console: {console(directory, name)}")
-        if waiting and time.monotonic() > deadline:
-            name = waiting[0]
-            raise StepFailed(f"start {name}", f"no ssh within {within:g} s; console: {console(directory, name)}")
+    with contextlib.ExitStack() as stack:
+        waiting = {name: stack.enter_context(Greeting(directory / name / "ssh")) for name in names}
+        while waiting:
+            waiting = {name: greeting for name, greeting in waiting.items() if not greeting.heard()}
+            for name in waiting:
+                if dead(name):
+                    raise StepFailed(f"start {name}", f"its process ended; console: {console(directory, name)}")
+                if time.monotonic() > deadline:
+                    raise StepFailed(
+                        f"start {name}", f"no ssh within {within:g} s; console: {console(directory, name)}"
+                    )
+            if waiting:
+                select.select([g.sock for g in waiting.values() if g.sock], [], [], 0.1)
 
 
-def greets(path: Path, patience: float = 0.25) -> bool:
-    """Whether an ssh server says hello on this unix socket within `patience` seconds, which are spent if it does not."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(patience)
+class Greeting:
+    """One node's ssh server about to say hello; asked again whenever the relay closes for want of a server."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sock: socket.socket | None = None
+
+    def __enter__(self) -> Greeting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+        self.sock = None
+
+    def heard(self) -> bool:
+        """Whether it did. Never blocks."""
         try:
-            sock.connect(os.fspath(path))
-            if sock.recv(4) == b"SSH-":
+            if self.sock is None:
+                self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self.sock.setblocking(False)
+                self.sock.connect(os.fspath(self.path))
+            if self.sock.recv(4) == b"SSH-":
                 return True
+            self._close()  # no server yet
+        except BlockingIOError:
+            pass  # connected, and nothing said yet
         except OSError:
-            pass
-    select.select([], [], [], 0.05)
-    return False
+            self._close()  # no relay yet
+        return False
 
 
 def console(directory: Path, name: str, lines: int = 12) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StepFailed, TestbedError
-from . import keeper
+from . import keeper, wire
 
 PID_FILE = "keeper.pid"
 SOCKET = "control.sock"
@@ -41,16 +41,29 @@ def _zombie(pid: int) -> bool:
         return handle.read().rpartition(")")[2].split()[0] in ("Z", "X")
 
 
+def sources() -> dict[str, str]:
+    """The programs of a lab that run from its run directory."""
+    return {f"{module.__name__.rpartition('.')[2]}.py": inspect.getsource(module) for module in (keeper, wire)}
+
+
+def current(directory: Path) -> bool:
+    """Whether the lab's keeper was started from the programs that we have."""
+    try:
+        return all((directory / name).read_text(encoding="utf-8") == text for name, text in sources().items())
+    except FileNotFoundError:
+        return False
+
+
 def start(directory: Path) -> None:
     """Start the keeper of a run directory and wait until it answers. Raises StepFailed with what it said."""
     with contextlib.suppress(FileNotFoundError):
         (directory / SOCKET).unlink()
-    program = directory / "keeper.py"
-    program.write_text(inspect.getsource(keeper), encoding="utf-8")
+    for name, text in sources().items():
+        (directory / name).write_text(text, encoding="utf-8")
     log = directory / "keeper.log"
     with open(log, "ab") as out:
         done = subprocess.run(
-            [sys.executable, "-I", str(program), str(directory)],
+            [sys.executable, "-I", str(directory / "keeper.py"), str(directory)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -29,7 +29,7 @@ class NodeState(NamedTuple):
 
 
 class LabState(NamedTuple):
-    """`present`: there is a run directory; `keyed`: and the key that logs in; `running`: and a keeper that lives."""
+    """`present`: there is a run directory; `keyed`: with the key that logs in; `running`: with a living keeper."""
 
     present: bool
     keyed: bool
@@ -75,7 +75,7 @@ class LabDomain:
             return ABSENT
         tags = {path.parent.name: path.read_text(encoding="ascii") for path in self.directory.glob(f"*/{TAG}")}
         keyed = access.has_key(self.directory)
-        if control.recorded(self.directory) is None:
+        if control.recorded(self.directory) is None or not control.current(self.directory):
             dead = tuple(NodeState(name, tag, False) for name, tag in sorted(tags.items()))
             return LabState(True, keyed, False, (), dead)
         with control.session(self.directory) as ask:
@@ -83,8 +83,12 @@ class LabDomain:
         known = access.read_links(self.directory)
         alive = {name for name, process in status["processes"].items() if process["exit"] is None}
         nodes = [NodeState(n, tag, {f"node {n}", f"ssh {n}"} <= alive) for n, tag in tags.items()]
-        plugged = tuple(link for link in known if link.name in status["links"])
+        plugged = tuple(link for link in known if link.name in status["links"] and self._carried(link, alive))
         return LabState(True, keyed, True, plugged, tuple(sorted(nodes)))
+
+    @staticmethod
+    def _carried(link: Link, alive: set[str]) -> bool:
+        return link.kind != "socket" or f"wire {link.name}" in alive
 
     # plan ------------------------------------------------------------------------------------------------------------
     def plan(self, current: LabState, desired: LabState) -> list[Step]:
@@ -103,24 +107,34 @@ class LabDomain:
     def _plan_nodes(self, current: LabState, desired: LabState) -> list[Step]:
         wanted = {node.name: node for node in desired.nodes}
         found = {node.name: node for node in current.nodes}
+        unplug = [
+            Step(f"unplug {_text(link)}", ("unlink", link)) for link in current.links if link not in desired.links
+        ]
+        new = [link for link in desired.links if link not in current.links]
+        plug = [Step(f"plug {_text(link)}", ("link", link)) for link in new] if desired.running else []
+        cut = {end.node for link in new for end in link.ends}
         stop, start = [], []
         for name, node in found.items():
             if name not in wanted:
                 stop.append(Step(f"stop {name} and delete its disk", ("delete", name)))
             elif wanted[name].tag != node.tag:
-                stop.append(Step(f"stop {name} and delete its disk", ("delete", name), caution="its definition changed"))
+                stop.append(
+                    Step(f"stop {name} and delete its disk", ("delete", name), caution="its definition changed")
+                )
             elif node.alive and not wanted[name].alive:
                 stop.append(Step(f"stop {name}", ("stop", name)))
         for name, node in wanted.items():
             old = found.get(name)
             if old is None or old.tag != node.tag:
-                start.append(Step(f"make {name}: keys, names, addresses, an empty disk over the shared image", ("create", name)))
+                start.append(
+                    Step(f"make {name}: keys, names, addresses, an empty disk over the shared image", ("create", name))
+                )
                 old = None
             if node.alive and (old is None or not old.alive):
                 start.append(Step(f"start {name}", ("boot", name)))
-        unplug = [Step(f"unplug {_text(link)}", ("unlink", link)) for link in current.links if link not in desired.links]
-        plug = [Step(f"plug {_text(link)}", ("link", link)) for link in desired.links if link not in current.links]
-        return stop + unplug + (plug if desired.running else []) + start
+            elif node.alive and name in cut:
+                start.append(Step(f"start {name} again", ("boot", name), caution="its link had died"))
+        return stop + unplug + plug + start
 
     # apply -----------------------------------------------------------------------------------------------------------
     def apply(self, steps: Sequence[Step]) -> None:
@@ -139,6 +153,7 @@ class LabDomain:
         access.make_key(self.directory)
 
     def _do_start(self) -> None:
+        control.end(self.directory)  # one whose program is not this version's
         control.start(self.directory)
 
     def _do_end(self) -> None:
@@ -180,7 +195,9 @@ class LabDomain:
 
     def _do_boot(self, name: str) -> None:
         node, place = self.nodes[name], self._place(name)
-        data = {end.interface: links.attach(link, end) for link in self._links() for end in link.ends if end.node == name}
+        data = {
+            end.interface: links.attach(link, end) for link in self._links() for end in link.ends if end.node == name
+        }
         process = DRIVERS[node.kind].process(node, place, links.management(node), data)
         with control.session(self.directory) as ask:
             if links.management_request(node)["name"] not in ask("status")["links"]:
@@ -222,5 +239,3 @@ class LabDomain:
 def _text(link: Link) -> str:
     here, there = link.ends
     return f"{link.name} ({link.kind}): {here.node} {here.interface} — {there.node} {there.interface}"
-
-

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The root file system that all virtual nodes start from: built once with mmdebstrap, kept by the hash of its recipe."""
+"""The root file system that all virtual nodes start from: built once by mmdebstrap, kept by its recipe's hash."""
 
 from __future__ import annotations
 
@@ -44,7 +44,15 @@ def kernel_release() -> str:
 def recipe_hash() -> str:
     """Of everything that decides the image's content: the recipe and the kernel whose modules it carries."""
     digest = hashlib.sha256()
-    parts = (recipe.SUITE, recipe.PACKAGES, recipe.WITHOUT, recipe.SIZE, recipe.MODULE_FOLDERS, recipe.FILES, recipe.FINISH)
+    parts = (
+        recipe.SUITE,
+        recipe.PACKAGES,
+        recipe.WITHOUT,
+        recipe.SIZE,
+        recipe.MODULE_FOLDERS,
+        recipe.FILES,
+        recipe.FINISH,
+    )
     digest.update(repr(parts).encode())
     digest.update(Path(programs.find(KERNEL) or KERNEL).read_bytes())
     return digest.hexdigest()[:16]
@@ -87,7 +95,7 @@ def _command(extras: Path) -> list[str]:
     if os.geteuid() != 0:
         argv += ["--map-auto", "--map-root-user"]
     argv += ["mmdebstrap", "--mode=root", "--format=null", "--variant=essential", "--skip=chroot/mount/sys"]
-    argv += ["--aptopt=Apt::Install-Recommends \"false\"", "--dpkgopt=force-unsafe-io"]
+    argv += ['--aptopt=Apt::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.WITHOUT]
     argv += [f"--include={','.join(recipe.PACKAGES)}"]
     argv += [f"--customize-hook=tar-in {extras} /", f"--customize-hook={recipe.FINISH}"]

@@ -24,14 +24,15 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 ETH_P_ALL, SOL_PACKET, PACKET_IGNORE_OUTGOING = 0x0003, 263, 23
 SIOCETHTOOL = 0x8946
 ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO = 0x17, 0x1F, 0x24
-SEQPACKET_BUFFER = 4 << 20  # bytes in flight on one link and direction; the kernel's own maximum may be lower
 
 
 def unshare(flags: int) -> None:
@@ -100,26 +101,39 @@ class Keeper:
         self.stopping = False
 
     # links -----------------------------------------------------------------------------------------------------------
-    def link_socketpair(self, name: str, ends: list[str]) -> None:
-        """Two nodes joined by a pair of packet sockets, each given to its node as a descriptor."""
-        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end, sock in zip(ends, pair):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEQPACKET_BUFFER)
-            self.ends[end] = sock
+    def link_socket(self, name: str, ends: list[str]) -> None:
+        """Two packet sockets in the run directory, joined by a process of wire.py."""
+        for end in ends:
+            if os.path.exists(end):
+                os.unlink(end)
+        self.spawn(f"wire {name}", [sys.executable, "-I", "wire.py", *ends], {}, [], "wires.log")
+        deadline = time.monotonic() + 20
+        while not all(os.path.exists(end) for end in ends):
+            if time.monotonic() > deadline or self.processes[f"wire {name}"]["child"].poll() is not None:
+                raise RuntimeError("wire.py did not start; see wires.log")
+            time.sleep(0.01)
 
     def link_tap(self, name: str, ends: list[str]) -> None:
-        """Two TAP devices of the lab's namespace, each one's packets redirected to the other."""
+        """Two TAP devices of the lab's namespace on a bridge that passes everything, also what bridges keep."""
+        bridge = ends[0].replace("tap", "wire")
+        ip(
+            "link",
+            "add",
+            bridge,
+            "type",
+            "bridge",
+            "ageing_time",
+            "0",
+            "mcast_snooping",
+            "0",
+            "group_fwd_mask",
+            "65528",
+        )
         for end in ends:
             ip("tuntap", "add", "dev", end, "mode", "tap", "vnet_hdr")
-            ip("link", "set", end, "up")
-        for here, there in (ends, ends[::-1]):
-            for words in (
-                ["qdisc", "add", "dev", here, "clsact"],
-                ["filter", "add", "dev", here, "ingress", "matchall", "action", "mirred", "egress", "redirect", "dev", there],
-            ):
-                done = subprocess.run(["tc", *words], capture_output=True, text=True, check=False)
-                if done.returncode != 0:
-                    raise RuntimeError(f"tc {' '.join(words)}: {done.stderr.strip()}")
+            ip("link", "set", end, "master", bridge, "txqueuelen", "10000")
+        for interface in (*ends, bridge):
+            ip("link", "set", interface, "up")
 
     def link_management(self, name: str, ends: list[str], host: str, address: str) -> None:
         """A veth pair: the host's stack on one side, a packet socket for the node on the other."""
@@ -144,10 +158,12 @@ class Keeper:
             if sock is not None:
                 sock.close()
         if kind == "tap":
-            for end in ends:
-                ip("link", "delete", end)
+            for interface in (*ends, ends[0].replace("tap", "wire")):
+                ip("link", "delete", interface)
         elif kind == "management":
             ip("link", "delete", name)
+        elif kind == "socket":
+            self.stop(f"wire {name}")
         self.links.pop(name, None)
         return {}
 
@@ -218,12 +234,17 @@ class Keeper:
 
     # requests --------------------------------------------------------------------------------------------------------
     def answer(self, line: str) -> dict[str, object]:
+        methods: dict[str, Callable[..., dict[str, object]]] = {
+            "link": self.link,
+            "unlink": self.unlink,
+            "spawn": self.spawn,
+            "stop": self.stop,
+            "status": self.status,
+            "quit": self.quit,
+        }
         try:
             request = json.loads(line)
-            method = {
-                "link": self.link, "unlink": self.unlink, "spawn": self.spawn, "stop": self.stop,
-                "status": self.status, "quit": self.quit,
-            }[request.pop("request")]
+            method = methods[request.pop("request")]
             return {"ok": True, **method(**request)}
         except Exception as error:  # whatever a request did wrong, the lab goes on
             traceback.print_exc()
@@ -238,7 +259,7 @@ class Keeper:
                 stream.flush()
 
     def reap(self) -> None:
-        """Collect ended children: ours, and those of ended nodes, which become children of a namespace's first process."""
+        """Collect ended children: ours, and what ended nodes leave to a namespace's first process."""
         known = {entry["child"].pid: name for name, entry in self.processes.items()}
         while True:
             try:
@@ -261,11 +282,11 @@ class Keeper:
         signal.set_wakeup_fd(wake)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while not self.stopping:
-            ready, _, _ = select.select([listener, woken], [], [])
+            ready, _, _ = select.select([listener.fileno(), woken], [], [])
             if woken in ready:
                 os.read(woken, 4096)
                 self.reap()
-            if listener in ready:
+            if listener.fileno() in ready:
                 try:
                     self.converse(listener.accept()[0])
                 except OSError as error:

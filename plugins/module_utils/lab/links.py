@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What joins two nodes. A link kind says what the keeper has to make, and a node's driver gets its end as an Attachment.
+"""What joins two nodes. A link kind says what the keeper has to make, and a node's driver gets an Attachment.
 
-`socketpair` needs no privilege and no device, and hands over each packet as it was sent. `tap` puts a device of the
-lab's namespace at each end, where the host's own tools can look at the wire.
+`socket` needs no privilege and no device, and hands over each packet as it was sent, without loss: a reader that lags
+stops the writer. `tap` puts a device of the lab's namespace at each end, where the host's own tools can look at the
+wire; it needs /dev/net/tun.
 """
 
 from __future__ import annotations
@@ -14,30 +15,34 @@ from typing import NamedTuple
 
 from .model import End, Link, Node, management_addresses
 
-DEFAULT = "socketpair"
+DEFAULT = "socket"
 
 
 class Attachment(NamedTuple):
     """One end of a link as a node's driver sees it.
 
-    `transport` is "fd" (a packet socket; the keeper replaces `{fd:ID}` in the driver's arguments by its number) or
-    "tap" (`id` is the TAP device's name in the namespace where the driver's process runs).
+    `transport` is "socket" (`id` is the path, relative to the run directory where the driver's process runs, of a unix
+    SEQPACKET socket that the driver connects to), "tap" (`id` is the TAP device's name in the namespace where that
+    process runs), or "fd" (a packet socket that it inherits; the keeper replaces `{fd:ID}` in its arguments).
     """
 
     transport: str
     id: str
 
 
-def _socketpair(link: Link, end: End) -> Attachment:
-    return Attachment("fd", f"{link.name}/{end.node}.{end.interface}")
+def _digest(link: Link, end: End) -> str:
+    return hashlib.sha256(f"{link.name}/{end.node}/{end.interface}".encode()).hexdigest()[:10]
 
 
 def _tap(link: Link, end: End) -> Attachment:
-    digest = hashlib.sha256(f"{link.name}/{end.node}/{end.interface}".encode()).hexdigest()
-    return Attachment("tap", f"tap{digest[:10]}")
+    return Attachment("tap", f"tap{_digest(link, end)}")
 
 
-KINDS = {"socketpair": _socketpair, "tap": _tap}
+def _socket(link: Link, end: End) -> Attachment:
+    return Attachment("socket", f"wire-{_digest(link, end)}.sock")
+
+
+KINDS = {"socket": _socket, "tap": _tap}
 
 
 def attach(link: Link, end: End) -> Attachment:
@@ -47,7 +52,7 @@ def attach(link: Link, end: End) -> Attachment:
 
 def management(node: Node) -> Attachment:
     """The node's end of its own management link."""
-    return Attachment("fd", f"mgmt{node.index}")
+    return Attachment("fd", f"mgmt{node.number}")
 
 
 def link_request(link: Link) -> dict[str, object]:
@@ -58,9 +63,9 @@ def link_request(link: Link) -> dict[str, object]:
 def management_request(node: Node) -> dict[str, object]:
     """What the keeper is asked to make for a node's management link."""
     return {
-        "name": f"mgmt{node.index}",
+        "name": f"mgmt{node.number}",
         "kind": "management",
         "ends": [management(node).id],
-        "host": f"host{node.index}",
-        "address": management_addresses(node.index)[0],
+        "host": f"host{node.number}",
+        "address": management_addresses(node.number)[0],
     }

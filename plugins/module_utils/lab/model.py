@@ -33,7 +33,7 @@ MAC_IN_NAME = re.compile(r"enx([0-9a-f]{12})")
 
 
 class Interface(NamedTuple):
-    """A data interface of a node. `address` with prefix length, or empty; `link` is empty where nothing is plugged in."""
+    """A data interface of a node. `address` with prefix length, or empty; `link` is the name of its link."""
 
     name: str
     mac: str
@@ -43,12 +43,12 @@ class Interface(NamedTuple):
 
 
 class Node(NamedTuple):
-    """`memory` in MiB; `index` counts from 1 and gives the management addresses."""
+    """`memory` in MiB; `number` counts from 1 and gives the management addresses."""
 
     name: str
     kind: str
     memory: int
-    index: int
+    number: int
     interfaces: tuple[Interface, ...]
 
 
@@ -78,9 +78,9 @@ def mac_for(lab: str, node: str, interface: str) -> str:
     return "52:54:" + ":".join(re.findall("..", digest[:8]))
 
 
-def management_addresses(index: int) -> tuple[str, str]:
-    """Host's and node's IPv4 address, with prefix length, on the management link of the node with this index."""
-    return f"169.254.{index}.1/30", f"169.254.{index}.2/30"
+def management_addresses(number: int) -> tuple[str, str]:
+    """Host's and node's IPv4 address, with prefix length, on the management link of the node with this number."""
+    return f"169.254.{number}.1/30", f"169.254.{number}.2/30"
 
 
 def _mapping(path: str, value: object, keys: Sequence[str], required: Sequence[str]) -> Mapping[str, Any]:
@@ -111,7 +111,9 @@ def _interface_name(path: str, value: object) -> str:
     if not isinstance(value, str) or not INTERFACE_NAME.fullmatch(value) or value in (".", "..", "all", "default"):
         raise InvalidInput(path, value, "an interface name has letters, digits, `_`, `-` and `.` only")
     if len(value) > INTERFACE_LIMIT:
-        raise InvalidInput(path, value, f"an interface name has {INTERFACE_LIMIT} characters at most, this has {len(value)}")
+        raise InvalidInput(
+            path, value, f"an interface name has {INTERFACE_LIMIT} characters at most, this has {len(value)}"
+        )
     if value in (MANAGEMENT, "lo") or value.startswith("vec"):
         raise InvalidInput(path, value, f"{MANAGEMENT}, lo and vec… are taken by the lab itself")
     return value
@@ -141,7 +143,9 @@ def _gateway(path: str, value: object, address: str) -> str:
     except ValueError:
         raise InvalidInput(path, value, "an address is expected") from None
     if not address or gateway not in ipaddress.ip_interface(address).network:
-        raise InvalidInput(path, value, f"a gateway stands in the interface's own network, {address or 'and there is none'}")
+        raise InvalidInput(
+            path, value, f"a gateway stands in the interface's own network, {address or 'and there is none'}"
+        )
     return str(gateway)
 
 
@@ -175,7 +179,9 @@ def _links(raw: object, nodes: Sequence[str], kinds: Sequence[str], default: str
 def _end(path: str, raw: object, nodes: Sequence[str], seen: dict[End, str], link: str) -> End:
     values = _mapping(path, raw, END_KEYS, END_KEYS)
     if values["node"] not in nodes:
-        raise InvalidInput(f"{path}.node", values["node"], f"no such node; nodes with lab_node_kind are {', '.join(nodes)}")
+        raise InvalidInput(
+            f"{path}.node", values["node"], f"no such node; nodes with lab_node_kind are {', '.join(nodes)}"
+        )
     end = End(values["node"], _interface_name(f"{path}.interface", values["interface"]))
     if end in seen:
         raise InvalidInput(f"{path}.interface", end.interface, f"link {seen[end]} already uses it on {end.node}")
@@ -198,18 +204,24 @@ def _configured(node: str, raw: object, taken: dict[str, str]) -> dict[str, Mapp
             raise InvalidInput(f"{path}.address", values["address"], f"{taken[host]} has this address")
         if host:
             taken[host] = f"{node}.{name}"
-        values["gateway"] = _gateway(f"{path}.gateway", values["gateway"], values["address"]) if values.get("gateway") else ""
+        values["gateway"] = (
+            _gateway(f"{path}.gateway", values["gateway"], values["address"]) if values.get("gateway") else ""
+        )
         values["mac"] = _mac(f"{path}.mac", values["mac"]) if values.get("mac") else ""
         found[name] = values
     return found
 
 
-def _interfaces(lab: str, node: str, raw: object, links: Sequence[Link], taken: dict[str, str]) -> tuple[Interface, ...]:
+def _interfaces(
+    lab: str, node: str, raw: object, links: Sequence[Link], taken: dict[str, str]
+) -> tuple[Interface, ...]:
     configured = _configured(node, raw, taken)
     plugged = {end.interface: link.name for link in links for end in link.ends if end.node == node}
     for number, name in enumerate(configured):
         if name not in plugged:
-            raise InvalidInput(f"{node}.node_interfaces[{number}].name", name, "no link of lab_links ends at this interface")
+            raise InvalidInput(
+                f"{node}.node_interfaces[{number}].name", name, "no link of lab_links ends at this interface"
+            )
     interfaces = []
     for name, link in plugged.items():
         values = configured.get(name, {})
@@ -246,11 +258,11 @@ def parse(
     parsed_links = _links(links, names, link_kinds, link_default)
     taken: dict[str, str] = {}
     parsed = []
-    for index, values in enumerate(raw_nodes, start=1):
+    for number, values in enumerate(raw_nodes, start=1):
         name = values["name"]
         memory = _memory(f"{name}.lab_node_memory", values.get("memory") or 256)
         interfaces = _interfaces(lab_name, name, values.get("interfaces") or [], parsed_links, taken)
-        parsed.append(Node(name, values["kind"], memory, index, interfaces))
+        parsed.append(Node(name, values["kind"], memory, number, interfaces))
     _unique_macs(parsed)
     return Topology(lab_name, tuple(parsed), parsed_links)
 
@@ -260,5 +272,7 @@ def _unique_macs(nodes: Sequence[Node]) -> None:
     for node in nodes:
         for interface in node.interfaces:
             if interface.mac in seen:
-                raise InvalidInput(f"{node.name}.{interface.name}", interface.mac, f"{seen[interface.mac]} has this MAC address")
+                raise InvalidInput(
+                    f"{node.name}.{interface.name}", interface.mac, f"{seen[interface.mac]} has this MAC address"
+                )
             seen[interface.mac] = f"{node.name}.{interface.name}"

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from .model import Interface, Node, management_addresses
+from .model import MANAGEMENT, Interface, Node, management_addresses
 
 LAB = "etc/impair.testbed-lab"
 
@@ -31,6 +31,14 @@ def interfaces_file(node: Node) -> str:
     return "\n".join(parts + [stanza(interface) for interface in node.interfaces])
 
 
+def network_batch(node: Node, devices: Mapping[str, str]) -> str:
+    """What happens before ifup, for `ip -batch`; `devices` maps the kernel's device names to the asked ones."""
+    lines = ["link set lo up"]
+    lines += [f"link set {device} name {name}" for device, name in devices.items()]
+    lines += [f"address add {management_addresses(node.number)[1]} dev {MANAGEMENT}", f"link set {MANAGEMENT} up"]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def files(node: Node, devices: Mapping[str, str], host_key: Path, public_key: str) -> dict[str, tuple[int, str]]:
     """Path inside the node → mode and content. `devices` maps the kernel's device names to the asked ones."""
     return {
@@ -40,8 +48,8 @@ def files(node: Node, devices: Mapping[str, str], host_key: Path, public_key: st
         "etc/ssh/ssh_host_ed25519_key": (0o600, host_key.read_text(encoding="ascii")),
         "etc/ssh/ssh_host_ed25519_key.pub": (0o644, host_key.with_suffix(".pub").read_text(encoding="ascii")),
         "root/.ssh/authorized_keys": (0o600, public_key),
-        f"{LAB}/interfaces": (0o644, "".join(f"{device} {name}\n" for device, name in devices.items())),
-        f"{LAB}/management": (0o644, management_addresses(node.index)[1] + "\n"),
+        f"{LAB}/interfaces": (0o644, "".join(f"{interface.name}\n" for interface in node.interfaces)),
+        f"{LAB}/network": (0o644, network_batch(node, devices)),
     }
 
 
