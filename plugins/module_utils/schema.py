@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from . import units
 from .errors import InvalidInput
 
 Parser = Callable[[object, str], Any]
@@ -87,3 +88,17 @@ def either(short: Parser, long: Parser) -> Parser:
         return long(value, path) if isinstance(value, Mapping) else short(value, path)
 
     return parsed
+
+
+def whole_number(least: int, most: int) -> Parser:
+    """A number from `least` to `most`."""
+    return leaf(lambda value: units.parse_integer(value, least, most))
+
+
+def not_supported(what: str) -> Parser:
+    """A key that is known and cannot be used here: `what` says why."""
+
+    def refuse(value: object, path: str) -> Any:
+        raise InvalidInput(path, value, what)
+
+    return refuse

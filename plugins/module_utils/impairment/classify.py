@@ -13,7 +13,7 @@ from ..errors import InvalidInput, MissingCapability
 from ..tc.kinds import u32
 from ..tc.kinds.u32 import Key, key
 from ..tc.model import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
-from .model import PROTOCOLS, TRANSPORTS, Match, Network
+from .match import PROTOCOLS, TRANSPORTS, Match, Network
 
 
 class Classifier(NamedTuple):

@@ -17,7 +17,8 @@ from ..tc.kinds.u32 import U32
 from ..tc.model import Filter, Tree
 from . import shape, statistic
 from .classify import EVERYTHING, Classifier, check_mark, classifiers
-from .model import Interface, Match, TrafficClass
+from .match import Match
+from .model import Interface, TrafficClass
 
 DROP_BACKENDS = {
     "gact": "counts exactly, every packet that the class's filters take",

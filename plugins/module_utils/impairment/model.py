@@ -5,42 +5,18 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .. import schema, units
 from ..errors import InvalidInput
-from ..schema import leaf
+from ..schema import leaf, not_supported, whole_number
 from ..tc.kinds import netem
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from .match import Match, interface_name, parse_match, parse_matches
 
 ROOT_PATH = "impairment_interfaces"
-INTERFACE_NAME_MAX = 15  # IFNAMSIZ without its zero
 MOST_CLASSES = 10_000
 WHOLE = "all"  # the class of an interface whose impairment stands on the interface itself
-TRANSPORTS = {"tcp": 6, "udp": 17, "sctp": 132}
-PROTOCOLS = {"icmp": 1, "igmp": 2, **TRANSPORTS, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58}
-FAMILIES = ("ipv4", "ipv6", "arp")
-
-
-class Match(NamedTuple):
-    """One set of conditions; all must hold. `address`, `port` and `mac` are either side."""
-
-    protocol: str | int | None = None  # a name of PROTOCOLS or FAMILIES, or an IP protocol number
-    address: Network | None = None
-    source: Network | None = None
-    destination: Network | None = None
-    port: int | None = None
-    source_port: int | None = None
-    destination_port: int | None = None
-    dscp: int | None = None
-    mac: str | None = None
-    mark: tuple[int, int] | None = None  # value, mask
-    bridged: bool = False
-    in_interface: str | None = None
 
 
 class Drop(NamedTuple):
@@ -90,156 +66,12 @@ class Interface(NamedTuple):
     classes: tuple[TrafficClass, ...]
 
 
-def _range(least: int, most: int) -> schema.Parser:
-    return leaf(lambda value: units.parse_integer(value, least, most))
-
-
-def _interface_name(value: object, path: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[^\s/:]{1,15}", value) or value in (".", ".."):
-        raise InvalidInput(
-            path, value, f"write an interface name of 1 to {INTERFACE_NAME_MAX} characters without space, `/` or `:`"
-        )
-    return value
-
-
-def _network(value: object, path: str) -> Network:
-    try:
-        return ipaddress.ip_network(str(value))
-    except ValueError as error:
-        raise InvalidInput(
-            path, value, f"write an address or a network such as 10.0.0.0/8 or 2001:db8::1 ({error})"
-        ) from None
-
-
-def _protocol(value: object, path: str) -> str | int:
-    if value in PROTOCOLS or value in FAMILIES:
-        return str(value)
-    try:
-        return units.parse_integer(value, 0, 255)
-    except ValueError:
-        allowed = ", ".join((*PROTOCOLS, *FAMILIES))
-        raise InvalidInput(path, value, f"write one of {allowed}, or an IP protocol number from 0 to 255") from None
-
-
-def _dscp(value: object, path: str) -> int:
-    """A number, or ef, csN and afXY (RFC 2474, RFC 2597, RFC 3246)."""
-    name = str(value).lower()
-    if name == "ef":
-        return 46
-    if match := re.fullmatch(r"cs([0-7])", name):
-        return int(match.group(1)) * 8
-    if match := re.fullmatch(r"af([1-4])([1-3])", name):
-        return int(match.group(1)) * 8 + int(match.group(2)) * 2
-    try:
-        return units.parse_integer(value, 0, 63)
-    except ValueError:
-        raise InvalidInput(path, value, "write a number from 0 to 63, ef, cs0 to cs7, or af11 to af43") from None
-
-
-def _mac(value: object, path: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", value):
-        raise InvalidInput(path, value, "write a MAC address such as 52:54:00:00:00:01, in quotes")
-    return value.lower()
-
-
-def _mark(value: object, path: str) -> tuple[int, int]:
-    allowed = "write a mark such as 0x2, or value/mask such as 0x20000/0xff0000"
-    number, slash, mask = str(value).partition("/")
-    try:
-        found = units.parse_integer(number), units.parse_integer(mask if slash else 0xFFFFFFFF, 1)
-    except ValueError:
-        raise InvalidInput(path, value, allowed) from None
-    if isinstance(value, bool) or found[0] & ~found[1]:
-        raise InvalidInput(path, value, allowed + "; the value must lie within the mask")
-    return found
-
-
-def _true(value: object, path: str) -> bool:
-    if value is not True:
-        raise InvalidInput(path, value, "write true, or leave the key out; what is not bridged falls to a later class")
-    return True
-
-
-def _not_yet(what: str) -> schema.Parser:
-    def refuse(value: object, path: str) -> Any:
-        raise InvalidInput(path, value, what)
-
-    return refuse
-
-
-_PORT = _range(1, 65535)
-_MATCH: dict[str, schema.Parser] = {
-    "protocol": _protocol,
-    "address": _network,
-    "source": _network,
-    "destination": _network,
-    "port": _PORT,
-    "source_port": _PORT,
-    "destination_port": _PORT,
-    "dscp": _dscp,
-    "mac": _mac,
-    "vlan": _not_yet("a VLAN tag cannot be matched by the classifiers u32 and fw of this version"),
-    "mark": _mark,
-    "bridged": _true,
-    "in_interface": _interface_name,
-}
-
-
-def parse_match(value: object, path: str) -> Match:
-    """One set of conditions."""
-    found = schema.mapping(_MATCH)(value, path)
-    match = Match(**found)
-    if not found:
-        raise InvalidInput(path, value, "write at least one condition; a class for all other traffic has no match")
-    if match.port is not None and (match.source_port is not None or match.destination_port is not None):
-        raise InvalidInput(
-            f"{path}.port", match.port, "port is either side; write it, or source_port and destination_port"
-        )
-    if match.address is not None and (match.source is not None or match.destination is not None):
-        raise InvalidInput(
-            f"{path}.address", str(match.address), "address is either side; write it, or source and destination"
-        )
-    _check_family(match, path)
-    return match
-
-
-def _check_family(match: Match, path: str) -> None:
-    ports = (match.port, match.source_port, match.destination_port)
-    transports = (None, *TRANSPORTS, *TRANSPORTS.values())
-    if any(port is not None for port in ports) and match.protocol not in transports:
-        raise InvalidInput(f"{path}.protocol", match.protocol, "ports are matched in tcp, udp and sctp")
-    addresses = [address for address in (match.address, match.source, match.destination) if address is not None]
-    versions = {f"ipv{address.version}" for address in addresses}
-    if match.protocol in FAMILIES:
-        versions.add(str(match.protocol))
-    if match.protocol in ("icmp", 1):
-        versions.add("ipv4")
-    if match.protocol in ("icmpv6", 58):
-        versions.add("ipv6")
-    if len(versions) > 1:
-        raise InvalidInput(path, ", ".join(sorted(versions)), "no packet is both; write alternatives as a list")
-    if match.protocol == "arp" and (addresses or match.dscp is not None):
-        raise InvalidInput(f"{path}.protocol", "arp", "ARP has no IP addresses or dscp to match")
-
-
-def parse_matches(value: object, path: str) -> tuple[Match, ...]:
-    """A set of conditions, or a list of alternatives."""
-    if isinstance(value, Mapping):
-        return (parse_match(value, path),)
-    found = schema.sequence(parse_match)(value, path)
-    if not found:
-        raise InvalidInput(
-            path, value, "write a set of conditions or a list of them; a class for all other traffic has no match"
-        )
-    return tuple(found)
-
-
 def _drop(value: object, path: str) -> Drop:
     fields = {
-        "every": _range(1, 65535),
-        "packet": _range(0, 65534),
-        "pattern": _not_yet("patterns need the bpf backend, which this version does not have"),
-        "across": _not_yet("counting across ports needs the bpf backend, which this version does not have"),
+        "every": whole_number(1, 65535),
+        "packet": whole_number(0, 65534),
+        "pattern": not_supported("patterns need the bpf backend, which this version does not have"),
+        "across": not_supported("counting across ports needs the bpf backend, which this version does not have"),
     }
     found = schema.mapping(fields, required=["every"])(value, path)
     every = found["every"]
@@ -266,12 +98,12 @@ _IMPAIRMENT: dict[str, schema.Parser] = {
     "rate": leaf(units.parse_rate),
     "ceil": leaf(units.parse_rate),
     "burst": leaf(units.parse_size),
-    "priority": _range(0, 7),
+    "priority": whole_number(0, 7),
     **netem.IMPAIRMENTS,
-    "distribution": _not_yet("jitter is uniform in this version; leave distribution out"),
+    "distribution": not_supported("jitter is uniform in this version; leave distribution out"),
     "drop": _drop,
     "queue": _queue,
-    "limit": _range(1, 2**32 - 1),
+    "limit": whole_number(1, 2**32 - 1),
     "keep_order": leaf(units.parse_boolean),
     "down": leaf(units.parse_boolean),
     "enabled": leaf(units.parse_boolean),
@@ -320,7 +152,7 @@ def _class(entry: object, path: str) -> TrafficClass:
 def parse_interface(entry: object, path: str) -> Interface:
     """One element of impairment_interfaces."""
     keys = {
-        "name": _interface_name,
+        "name": interface_name,
         "direction": _egress,
         "classes": schema.sequence(_class),
     }

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from ..chains.model import Chain, ChainsState, Jump, Rule, chain_name
 from ..errors import InvalidInput
-from .model import FAMILIES, TRANSPORTS, Drop, Interface, Match, TrafficClass
+from .match import FAMILIES, TRANSPORTS, Match
+from .model import Drop, Interface, TrafficClass
 
 OWNER = "class"
 TABLE = "mangle"  # nothing else of ours stands there: an edit on legacy restarts every count of its table
