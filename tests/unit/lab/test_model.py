@@ -1,0 +1,132 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which topologies are accepted, and that each refusal names the path of the value."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from plugins.module_utils.errors import InvalidInput
+from plugins.module_utils.lab import model
+
+Raw = dict[str, Any]
+
+
+def raw() -> Raw:
+    return {
+        "lab": "small",
+        "nodes": [
+            {"name": "left", "kind": "uml", "interfaces": [{"name": "enp3s0", "address": "192.168.1.147/24"}]},
+            {"name": "right", "kind": "uml", "interfaces": []},
+        ],
+        "links": [
+            {
+                "name": "cable",
+                "ends": [{"node": "left", "interface": "enp3s0"}, {"node": "right", "interface": "enx8cae4cf5b7ae"}],
+            }
+        ],
+    }
+
+
+def parse(values: Raw) -> model.Topology:
+    return model.parse(values["lab"], values["nodes"], values["links"], ("uml",), ("socket", "tap"), "socket")
+
+
+def test_a_topology_as_the_inventory_gives_it() -> None:
+    topology = parse(raw())
+    left, right = topology.nodes
+    assert [i.name for i in left.interfaces] == ["enp3s0"]
+    assert left.interfaces[0].address == "192.168.1.147/24"
+    assert right.interfaces[0].mac == "8c:ae:4c:f5:b7:ae"
+    assert (left.memory, left.number, right.number) == (256, 1, 2)
+    assert topology.links[0].kind == "socket"
+
+
+def test_addresses_are_the_same_every_time_and_differ_between_labs() -> None:
+    other = raw()
+    other["lab"] = "other"
+    first, again, elsewhere = parse(raw()), parse(raw()), parse(other)
+    assert first == again
+    assert first.nodes[0].interfaces[0].mac != elsewhere.nodes[0].interfaces[0].mac
+    assert first.nodes[0].interfaces[0].mac.startswith("52:54:")
+
+
+def test_every_node_has_a_management_net_of_its_own() -> None:
+    assert model.management_addresses(1) == ("169.254.1.1/30", "169.254.1.2/30")
+    assert len({model.management_addresses(n) for n in range(1, model.NODE_LIMIT + 1)}) == model.NODE_LIMIT
+
+
+def _set(*path: Any) -> Callable[[Raw], None]:
+    """Sets the value at a path; the last argument is the value."""
+    *keys, last, value = path
+
+    def change(values: Raw) -> None:
+        place: Any = values
+        for key in keys:
+            place = place[key]
+        place[last] = value
+
+    return change
+
+
+LEFT = ("nodes", 0)
+IFACE = ("nodes", 0, "interfaces", 0)
+LINK = ("links", 0)
+END = ("links", 0, "ends", 1)
+SECOND = {"name": "second", "ends": [{"node": "left", "interface": "a0"}, {"node": "right", "interface": "b0"}]}
+
+REFUSED: list[tuple[Callable[[Raw], None], str]] = [
+    (_set("lab", "a b"), "lab_name"),
+    (_set("lab", "x" * 64), "lab_name"),
+    (_set("nodes", []), "lab_node_kind"),
+    (_set(*LEFT, "kind", "vmware"), "left.lab_node_kind"),
+    (_set(*LEFT, "name", "../left"), "nodes[0].name"),
+    (_set(*LEFT, "name", "right"), "nodes[1].name"),
+    (_set(*LEFT, "memory", "256"), "left.lab_node_memory"),
+    (_set(*LEFT, "memory", 1), "left.lab_node_memory"),
+    (_set(*LEFT, "memory", True), "left.lab_node_memory"),
+    (_set(*LEFT, "interfaces", {"name": "enp3s0"}), "left.node_interfaces"),
+    (_set(*LEFT, "colour", "red"), "nodes[0].colour"),
+    (_set(*IFACE, "name", "eth7"), "left.node_interfaces[0].name"),
+    (_set(*IFACE, "address", "192.168.1.147"), "left.node_interfaces[0].address"),
+    (_set(*IFACE, "address", "192.168.1.300/24"), "left.node_interfaces[0].address"),
+    (_set(*IFACE, "address", "169.254.1.9/24"), "left.node_interfaces[0].address"),
+    (_set(*IFACE, "gateway", "10.0.0.1"), "left.node_interfaces[0].gateway"),
+    (_set(*IFACE, "mac", "ff:ff:ff:ff:ff:ff"), "left.node_interfaces[0].mac"),
+    (_set(*IFACE, "speed", "1gbit"), "left.node_interfaces[0].speed"),
+    (_set(*IFACE, "mac", "8c:ae:4c:f5:b7:ae"), "right.enx8cae4cf5b7ae"),
+    (_set(*LEFT, "interfaces", [{"name": "enp3s0"}, {"name": "enp3s0"}]), "left.node_interfaces[1].name"),
+    (
+        _set("nodes", 1, "interfaces", [{"name": "enx8cae4cf5b7ae", "address": "192.168.1.147/16"}]),
+        "right.node_interfaces[0].address",
+    ),
+    (_set("links", "cable"), "lab_links"),
+    (_set(*LINK, "kind", "string"), "lab_links[0].kind"),
+    (_set(*LINK, "length", 3), "lab_links[0].length"),
+    (_set(*LINK, "ends", [{"node": "left", "interface": "enp3s0"}]), "lab_links[0].ends"),
+    (_set(*LINK, "ends", None), "lab_links[0].ends"),
+    (_set(*LINK, "name", None), "lab_links[0].name"),
+    (_set(*END, "node", "middle"), "lab_links[0].ends[1].node"),
+    (_set(*END, "node", ["left"]), "lab_links[0].ends[1].node"),
+    (_set(*END, "interface", "an-interface-0123"), "lab_links[0].ends[1].interface"),
+    (_set(*END, "interface", "mgmt0"), "lab_links[0].ends[1].interface"),
+    (_set(*END, "interface", "vec0"), "lab_links[0].ends[1].interface"),
+    (_set(*END, "interface", "a/b"), "lab_links[0].ends[1].interface"),
+    (_set("links", 0, "ends", 1, {"node": "left", "interface": "enp3s0"}), "lab_links[0].ends[1].interface"),
+    (lambda v: v["links"].append({**SECOND, "name": "cable"}), "lab_links[1].name"),
+]
+
+
+@pytest.mark.parametrize(("change", "path"), REFUSED, ids=[f"{n}-{path}" for n, (_change, path) in enumerate(REFUSED)])
+def test_what_cannot_be_built_is_refused_with_its_path(change: Callable[[Raw], None], path: str) -> None:
+    values = copy.deepcopy(raw())
+    change(values)
+    with pytest.raises(InvalidInput) as refusal:
+        parse(values)
+    assert refusal.value.path == path
+    assert str(refusal.value).startswith(f"{path}: ")
