@@ -35,6 +35,12 @@ SIOCETHTOOL = 0x8946
 ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO = 0x17, 0x1F, 0x24
 
 
+def tell(line: str) -> None:
+    """A line into the keeper's log, at once."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
 def unshare(flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags) != 0:
@@ -181,7 +187,7 @@ class Keeper:
             words = [word.replace(f"{{fd:{end}}}", str(number)) for word in words]
         child, pid = self.start(words, env, log, tuple(numbers.values()))
         self.processes[name] = {"child": child, "pid": pid, "start": start_time(pid), "tag": tag}
-        print(f"started {name}: pid {pid}: {' '.join(words)}", flush=True)
+        tell(f"started {name}: pid {pid}: {' '.join(words)}")
         return {"pid": pid}
 
     @staticmethod
@@ -219,7 +225,7 @@ class Keeper:
             except ProcessLookupError:
                 pass
             entry["child"].wait()
-            print(f"stopped {name}: pid {entry['pid']}", flush=True)
+            tell(f"stopped {name}: pid {entry['pid']}")
         return {}
 
     def status(self) -> dict[str, object]:
@@ -272,7 +278,7 @@ class Keeper:
             if name is None:
                 os.waitpid(ended.si_pid, 0)
             else:
-                print(f"ended {name}: exit {self.processes[name]['child'].wait()}", flush=True)
+                tell(f"ended {name}: exit {self.processes[name]['child'].wait()}")
 
     def serve(self) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -280,9 +286,9 @@ class Keeper:
         listener.listen(8)
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, lambda *_signal: None)
         while not self.stopping:
-            ready, _, _ = select.select([listener.fileno(), woken], [], [])
+            ready = select.select([listener.fileno(), woken], [], [])[0]
             if woken in ready:
                 os.read(woken, 4096)
                 self.reap()
@@ -290,7 +296,7 @@ class Keeper:
                 try:
                     self.converse(listener.accept()[0])
                 except OSError as error:
-                    print(f"a client went away: {error}", flush=True)
+                    tell(f"a client went away: {error}")
 
 
 def main() -> int:
@@ -311,11 +317,11 @@ def main() -> int:
     if os.read(reader, 2) != b"go":  # the parent was killed before it could write our identity down
         return 1
     os.close(reader)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_signal: os._exit(0))
     ip("link", "set", "lo", "up")
     Keeper(sys.argv[1]).serve()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -94,7 +94,7 @@ class End:
         self.lock = threading.Lock()
 
     def plug(self) -> socket.socket:
-        node, _ = self.listener.accept()
+        node = self.listener.accept()[0]
         node.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         with self.lock:
             self.plugged = node
@@ -125,7 +125,7 @@ def carry(here: End, there: End) -> None:
 
 def main() -> None:
     ends = [End(path) for path in sys.argv[1:3]]
-    print(f"carrying between {sys.argv[1]} and {sys.argv[2]}: pid {os.getpid()}", flush=True)
+    sys.stderr.write(f"carrying between {sys.argv[1]} and {sys.argv[2]}: pid {os.getpid()}\n")
     other = threading.Thread(target=carry, args=(ends[1], ends[0]), daemon=True)
     other.start()
     carry(ends[0], ends[1])
