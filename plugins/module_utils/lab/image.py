@@ -94,7 +94,7 @@ def _command(extras: Path) -> list[str]:
     argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     if os.geteuid() != 0:
         argv += ["--map-auto", "--map-root-user"]
-    argv += ["mmdebstrap", "--mode=root", "--format=null", "--variant=essential", "--skip=chroot/mount/sys"]
+    argv += ["mmdebstrap", "--mode=root", "--format=null", "--variant=essential", "--skip=chroot/mount/sys,cleanup"]
     argv += ['--aptopt=Apt::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.WITHOUT]
     argv += [f"--include={','.join(recipe.PACKAGES)}"]
