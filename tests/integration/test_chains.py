@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import random
 import select
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,156 +19,44 @@ from plugins.module_utils.capabilities import Capabilities, load
 from plugins.module_utils.chains.domain import ChainsDomain, owned
 from plugins.module_utils.chains.model import EMPTY, Chain, ChainsState, Jump
 from plugins.module_utils.chains.rules import hold
-from plugins.module_utils.chains.variants import Program, choose, program
-from plugins.module_utils.converge import Step, Target, converge
-from plugins.module_utils.errors import InvalidInput, RolledBack, StepFailed
+from plugins.module_utils.chains.variants import choose
+from plugins.module_utils.converge import Target, converge
+from plugins.module_utils.errors import InvalidInput, RolledBack
+from tests.integration.chains_rules import (
+    ALL,
+    BAD,
+    CHAIN,
+    IPTABLES,
+    ORIGINAL,
+    POOL,
+    Refusing,
+    domain,
+    entry,
+    inside,
+    make,
+    namespace,
+    saved,
+    state,
+)
 from tests.integration.places import Netns, run
 from tests.oracle import chains as oracle
-
-IPTABLES = [("iptables", "nft"), ("iptables", "legacy"), ("ip6tables", "nft"), ("ip6tables", "legacy")]
-ALL = [*IPTABLES, ("ebtables", "nft")]
-CHAIN = "impair-rules-FORWARD"
-
-ORIGINAL = """
-ebtables -A FORWARD -i enx8cae4cf5b7ae -j mark --set-mark 2 --mark-target CONTINUE
-ebtables -A FORWARD -o enx8cae4cf5b7ae -j mark --set-mark 2 --mark-target CONTINUE
-iptables -A OUTPUT -p tcp --dport 7575 -j MARK --set-mark 1
-iptables -A INPUT -p tcp --sport 7575 -j MARK --set-mark 1
-iptables -A FORWARD -m statistic --mode nth --every 20 --packet 0 -j MARK --set-mark 3
-"""
-
-POOL = {
-    "iptables": [
-        "-m statistic --mode nth --every 20 --packet 0 -j MARK --set-mark 3",
-        "-m statistic --mode nth --every 7 --packet 6 -j MARK --set-mark 4",
-        "-m statistic --mode random --probability 0.1 -j MARK --set-mark 9",
-        "-p tcp --dport 7575 -j MARK --set-mark 1",
-        "-p udp --sport 53:99 ! -i eth0 -j ACCEPT",
-        '-m comment --comment "two words, a \'quote\', a \\"quote\\" and a \\\\" -j RETURN',
-        "-m mark ! --mark 0x20000/0xff0000 -j CONNMARK --save-mark",
-        "-m multiport -p tcp --dports 1,2,3 -j DROP",
-    ],
-    "ebtables": [
-        "-i eth0 -j mark --set-mark 2 --mark-target CONTINUE",
-        "-o eth0 -j mark --mark-or 0x20000 --mark-target CONTINUE",
-        "-p ip --ip-proto tcp --ip-dport 7575 -j mark --set-mark 1 --mark-target CONTINUE",
-        "-p arp --arp-op Request -j ACCEPT",
-        "-s 02:00:00:00:00:01 -d ff:ff:ff:ff:ff:ff -j DROP",
-        "--mark 0x2/0xff -j RETURN",
-        '-p ip6 --log --log-prefix "a b" -j CONTINUE',
-    ],
-}
-POOL["ip6tables"] = POOL["iptables"]
-
-BAD = {
-    "iptables": [
-        "-j NOPE",
-        "-p tcp --dport 99999 -j ACCEPT",
-        "-m frob -j ACCEPT",
-        "--frob",
-        "-j",
-        "-m statistic --mode nth --every 0 -j ACCEPT",
-        "-m statistic --mode nth --every 20 --packet 20 -j ACCEPT",
-        "-m statistic --mode random --probability 1.01 -j ACCEPT",
-        "-j MARK --set-mark none",
-        "-j ACCEPT -A FORWARD",
-        "-j ACCEPT -t nat",
-        "-j ACCEPT -Z FORWARD",
-        f"-j {CHAIN}",
-        "-j SNAT --to-source 1.1.1.1",
-        "-s 1.2.3.4.5 -j ACCEPT",
-        "-d does.not.exist.example -j ACCEPT",
-        "-i averyveryverylonginterface -j ACCEPT",
-        "-j ACCEPT\u0007",
-    ],
-    "ebtables": [
-        "-j NOPE",
-        "-p tcp -j ACCEPT",
-        "--frob",
-        "-j mark --set-mark",
-        "-j mark --set-mark 3 --mark-target FOO",
-        "-p ip --ip-dport 80 -j ACCEPT",
-        "-i averyveryverylonginterface -j ACCEPT",
-        "-j ACCEPT -t nat",
-        "-j dnat --to-dst 1:2:3:4:5:6",
-        f"-j {CHAIN}",
-    ],
-}
-BAD["ip6tables"] = [rule for rule in BAD["iptables"] if "-s 1.2.3" not in rule]
-
-
-@contextmanager
-def inside(netns: Netns) -> Iterator[None]:
-    """Let this thread, and the programs it starts, work in a namespace."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    home, there = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{netns.name}", os.O_RDONLY)
-    try:
-        assert libc.setns(there, 0) == 0, os.strerror(ctypes.get_errno())
-        yield
-    finally:
-        libc.setns(home, 0)
-        os.close(home)
-        os.close(there)
 
 
 @pytest.fixture
 def netns() -> Iterator[Netns]:
     """A namespace with nothing but loopback: no multicast listener reports disturb its counters."""
-    yield from _namespace(f"impair-chains-{os.getpid()}")
+    yield from namespace(f"impair-chains-{os.getpid()}")
 
 
 @pytest.fixture
 def second(netns: Netns) -> Iterator[Netns]:
     """Another namespace, to see there what a shell makes of the lines."""
-    yield from _namespace(f"{netns.name}-second")
-
-
-def _namespace(name: str) -> Iterator[Netns]:
-    made = Netns(name)
-    run(["ip", "netns", "add", name])
-    try:
-        made.run(["ip", "link", "set", "lo", "up"])
-        yield made
-    finally:
-        run(["ip", "netns", "delete", name])
+    yield from namespace(f"{netns.name}-second")
 
 
 @pytest.fixture(scope="session")
 def capabilities(tmp_path_factory: pytest.TempPathFactory) -> Capabilities:
     return load(str(tmp_path_factory.mktemp("cache") / "capabilities.json"))
-
-
-def found(family: str, variant: str) -> Program:
-    made = program(family, variant)
-    assert made is not None, f"{family}-{variant} is not installed"
-    return made
-
-
-def saved(netns: Netns, command: str, *options: str) -> str:
-    return netns.run([f"{command}-save", *options]).stdout
-
-
-def table_of(family: str) -> str:
-    return "filter" if family == "ebtables" else "mangle"
-
-
-def state(rules: Sequence[str], place: int | None = None) -> ChainsState:
-    return ChainsState(
-        (Chain(CHAIN, tuple(tuple(shlex.split(rule)) for rule in rules)),), (Jump("FORWARD", CHAIN, place),)
-    )
-
-
-def domain(family: str, variant: str) -> ChainsDomain:
-    return ChainsDomain(found(family, variant), table_of(family), "rules", {CHAIN: "rules"})
-
-
-def make(netns: Netns, of: ChainsDomain, desired: ChainsState, check: bool = False) -> list[str]:
-    with inside(netns):
-        return converge([Target(of, desired)], check).steps
-
-
-def entry(hook: str, *rules: str, table: str = "filter", position: str = "last") -> dict[str, object]:
-    return {"table": table, "hook": hook, "rules": list(rules), "position": position}
 
 
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
@@ -382,25 +268,6 @@ def test_two_owners_leave_each_other_alone(netns: Netns, capabilities: Capabilit
     assert "impair-" not in saved(netns, "iptables-nft")
 
 
-class _Refusing:
-    """A domain whose only step the kernel refuses."""
-
-    name = "refusing"
-
-    def observe(self) -> str:
-        return ""
-
-    def plan(self, current: str, desired: str) -> list[Step]:
-        return [Step("never", None)] if current != desired else []
-
-    def apply(self, steps: Sequence[Step]) -> None:
-        if steps:
-            raise StepFailed("never", "refused")
-
-    def describe(self, state: str) -> list[str]:
-        return []
-
-
 @pytest.mark.parametrize(("family", "variant"), ALL)
 def test_roll_back_gives_back_the_observed_state(netns: Netns, family: str, variant: str) -> None:
     of = domain(family, variant)
@@ -411,7 +278,7 @@ def test_roll_back_gives_back_the_observed_state(netns: Netns, family: str, vari
     before = oracle.tables(saved(netns, command))
     for desired in (state(POOL[family][3:], 0), EMPTY):
         with inside(netns), pytest.raises(RolledBack, match="was restored"):
-            converge([Target(of, desired), Target(_Refusing(), "wanted")])
+            converge([Target(of, desired), Target(Refusing(), "wanted")])
         assert oracle.tables(saved(netns, command)) == before
 
 
