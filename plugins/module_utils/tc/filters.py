@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from ..converge import Step
+from .kinds.table import lookup
 from .model import Filter
 from .steps import ADD, REPLACE, Device, filter_step, same
 
@@ -17,7 +18,9 @@ LAST_PRIORITY = 0xFFFF
 SPACING = 64  # between priorities on an empty qdisc, so that later filters find room
 GAP = "disruptive: packets pass unclassified until the new filter stands"
 
-Group = tuple[int, int, int]  # parent, priority, protocol: what the kernel orders and keeps as one
+LAST_NODE = 0xFFF  # of the u32 filters in one hash table (TC_U32_NODE)
+
+Group = tuple[int, int]  # parent and priority: what the kernel orders, and keeps to one kind and one protocol
 
 
 def plan(device: Device, current: Sequence[Filter], desired: Sequence[Filter]) -> list[Step]:
@@ -114,18 +117,25 @@ def _renumbered(count: int, occupied: set[int]) -> list[int]:
 def _groups(filters: Iterable[Filter]) -> dict[Group, list[Filter]]:
     groups: dict[Group, list[Filter]] = {}
     for entry in filters:
-        groups.setdefault((entry.parent, entry.priority, entry.protocol), []).append(entry)
+        groups.setdefault((entry.parent, entry.priority), []).append(entry)
     return groups
 
 
 def _group(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:
     """Steps within one priority."""
-    if found and (found[0].kind != wanted[0].kind or _masks(found) != _masks(wanted)):
-        gone = filter_step(device, "del", found[0]._replace(handle=0), caution=GAP)
-        return [gone, *(filter_step(device, "add", entry, ADD) for entry in wanted)]
+    if found and (
+        (found[0].kind, found[0].protocol) != (wanted[0].kind, wanted[0].protocol) or _masks(found) != _masks(wanted)
+    ):
+        return _anew(device, found, wanted)
     if wanted[0].kind == "u32":
         return _in_order(device, found, wanted)
     return _by_handle(device, found, wanted)
+
+
+def _anew(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:
+    gone = filter_step(device, "del", found[0]._replace(handle=0), caution=GAP)
+    unnumbered = (entry._replace(handle=0) if entry.kind == "u32" else entry for entry in wanted)
+    return [gone, *(filter_step(device, "add", entry, ADD) for entry in unnumbered)]
 
 
 def _masks(filters: list[Filter]) -> set[int]:
@@ -141,17 +151,25 @@ def _by_handle(device: Device, found: list[Filter], wanted: list[Filter]) -> lis
         if entry.handle not in known:
             steps.append(filter_step(device, "add", entry, ADD))
         elif not same("filter", entry, known[entry.handle]):
-            steps.append(filter_step(device, "replace", entry, REPLACE))
+            steps += _replaced(device, known[entry.handle], entry)
     staying = {entry.handle for entry in wanted}
     steps += [filter_step(device, "del", entry, retire=True) for entry in found if entry.handle not in staying]
     return steps
 
 
+def _replaced(device: Device, known: Filter, entry: Filter) -> list[Step]:
+    kind = lookup("filter", entry.kind)
+    if kind and kind.unchangeable(known.options, entry.options):
+        return [filter_step(device, "del", known, caution=GAP), filter_step(device, "add", entry, ADD)]
+    return [filter_step(device, "replace", entry, REPLACE)]
+
+
 def _in_order(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:
-    """u32 filters of one priority match in the order they were added, and their keys cannot be changed.
+    """u32 filters of one priority match in the order of their nodes, and their keys cannot be changed.
 
     Walk both lists: equal stays; same keys take a new target in place; from the first filter that
-    does not stand yet, all are added at the end, and what was passed over goes.
+    does not stand yet, all are added at the end, and what was passed over goes. The place at the end is named:
+    left to itself the kernel fills the first gap that a deletion left.
     """
     rest = iter(found)
     passed: list[Filter] = []
@@ -168,7 +186,11 @@ def _in_order(device: Device, found: list[Filter], wanted: list[Filter]) -> list
         if not same("filter", entry, known):
             steps.append(filter_step(device, "replace", entry._replace(handle=known.handle), REPLACE))
         pending.pop(0)
-    steps += [filter_step(device, "add", entry._replace(handle=0), ADD) for entry in pending]
+    last = max((entry.handle & LAST_NODE for entry in found), default=0)
+    if last + len(pending) > LAST_NODE:
+        return _anew(device, found, wanted)
+    places = range(last + 1, last + 1 + len(pending)) if found else [0] * len(pending)
+    steps += [filter_step(device, "add", entry._replace(handle=node), ADD) for entry, node in zip(pending, places)]
     steps += [filter_step(device, "del", entry, retire=True) for entry in [*passed, *rest]]
     return steps
 

@@ -110,6 +110,8 @@ def filter_step(
 def filter_handle_text(entry: Filter) -> str:
     """A filter's handle as its kind writes it: table, bucket and node for u32, a number for the others."""
     if entry.kind != "u32":
-        return f"{entry.handle:#x}"
+        mask = getattr(entry.options, "mask", None)  # tc-fw(8) writes it behind the mark
+        return f"{entry.handle:#x}" if mask in (None, 0xFFFFFFFF) else f"{entry.handle:#x}/{mask:#x}"
     table, bucket, node = entry.handle >> 20, entry.handle >> 12 & 0xFF, entry.handle & 0xFFF
-    return f"{table:x}:{bucket:x}:{node:x}" if bucket else f"{table:x}::{node:x}"
+    first = f"{table:x}" if table else ""  # without a table: a place in the priority's own
+    return f"{first}:{bucket:x}:{node:x}" if bucket else f"{first}::{node:x}"

@@ -56,6 +56,10 @@ def _render(options: Fw) -> str:
     return f"{line} {render_actions(options.actions)}".strip()
 
 
+def _unchangeable(old: Fw, new: Fw) -> str:
+    return "fw keeps its ingress device when a change names none" if old.indev and not new.indev else ""
+
+
 FW = Kind(
     "fw",
     {
@@ -67,4 +71,5 @@ FW = Kind(
     _encode,
     _decode,
     _render,
+    unchangeable=_unchangeable,
 )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -65,15 +66,17 @@ def key(value: int, mask: int, offset: int, width: int = 4, offset_mask: int = 0
 
 
 def address_keys(network: ipaddress.IPv4Network | ipaddress.IPv6Network, offset: int) -> list[Key]:
-    """Keys of an address prefix at `offset`; words without a masked bit are left out."""
+    """Keys of an address prefix at `offset`; words of IPv6 without a masked bit are left out, as tc does."""
     value, mask = int(network.network_address), int(network.netmask)
     count = network.max_prefixlen // 32
     parts = [(value >> shift & 0xFFFFFFFF, mask >> shift & 0xFFFFFFFF) for shift in range(32 * (count - 1), -1, -32)]
-    return [Key(part, bits, offset + 4 * index) for index, (part, bits) in enumerate(parts) if bits]
+    return [Key(part, bits, offset + 4 * index) for index, (part, bits) in enumerate(parts) if bits or count == 1]
 
 
 def mac_keys(address: str, offset: int) -> list[Key]:
     """Keys of a MAC address at `offset` (-14 destination, -8 source: before the network header)."""
+    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", address):
+        raise ValueError("a MAC address has six bytes, such as 52:54:00:00:00:01")
     number = int(address.replace(":", ""), 16)
     return [key(number >> shift & 0xFFFF, 0xFFFF, offset + 4 - shift // 8, 2) for shift in (32, 16, 0)]
 
@@ -141,15 +144,16 @@ def parse_match(value: object) -> list[Key] | tuple[int, int]:
         if parts[0] in _WIDTHS:
             return [_parse_word(parts)]
         if parts[0] == "mark" and len(parts) == 3:
-            return int(parts[1], 0), int(parts[2], 0)
+            return _fitting(_number(parts[1]), 4), _fitting(_number(parts[2]), 4)
         if parts[0] == "ether" and parts[1] in ("src", "dst") and len(parts) == 3:
             return mac_keys(parts[2], -8 if parts[1] == "src" else -14)
         if parts[1] in _ADDRESSES[parts[0]] and len(parts) == 3:
             version = ipaddress.IPv4Network if parts[0] == "ip" else ipaddress.IPv6Network
             return address_keys(version(parts[2]), _ADDRESSES[parts[0]][parts[1]])
         offset, width = _FIELDS[parts[0]][parts[1]]
-        number, mask = (int(part, 0) for part in parts[2:])
-        return [_checked(number, mask, offset, width)]
+        if len(parts) != 4:
+            raise IndexError
+        return [_checked(_number(parts[2]), _mask(parts[3]), offset, width)]
     except (IndexError, KeyError):
         raise ValueError(ALLOWED) from None
     except ValueError as error:
@@ -162,19 +166,35 @@ def _parse_word(parts: list[str]) -> Key:
         raise IndexError
     place = parts[4] if len(parts) == 5 else "0"
     offset_mask = NEXT_HEADER if place.startswith("nexthdr+") else 0
-    offset = int(place.removeprefix("nexthdr+"), 0)
-    return _checked(_number(parts[1]), _number(parts[2]), offset, _WIDTHS[parts[0]], offset_mask)
+    place = place.removeprefix("nexthdr+")
+    offset = -_number(place[1:]) if place.startswith("-") else _number(place)
+    if not -(2**15) <= offset < 2**15:
+        raise ValueError("an offset lies between -32768 and 32767")
+    return _checked(_number(parts[1]), _mask(parts[2]), offset, _WIDTHS[parts[0]], offset_mask)
 
 
 def _number(word: str) -> int:
-    """tc reads the value and mask of u8, u16 and u32 as hexadecimal, with or without 0x."""
+    """Values and offsets are decimal, or hexadecimal with 0x (tc would read a leading 0 as octal: refused)."""
+    if not re.fullmatch(r"0[xX][0-9a-fA-F]+|0|[1-9][0-9]*", word):
+        raise ValueError(f"`{word}` is no number")
+    return int(word, 0)
+
+
+def _mask(word: str) -> int:
+    """Masks are hexadecimal to tc, with or without 0x."""
+    if not re.fullmatch(r"(0[xX])?[0-9a-fA-F]+", word):
+        raise ValueError(f"`{word}` is no mask")
     return int(word, 16)
 
 
-def _checked(number: int, mask: int, offset: int, width: int, offset_mask: int = 0) -> Key:
-    if not (0 <= number < 1 << 8 * width and 0 <= mask < 1 << 8 * width):
+def _fitting(number: int, width: int) -> int:
+    if number >= 1 << 8 * width:
         raise ValueError(f"value and mask must fit {width} bytes")
-    return key(number, mask, offset, width, offset_mask)
+    return number
+
+
+def _checked(number: int, mask: int, offset: int, width: int, offset_mask: int = 0) -> Key:
+    return key(_fitting(number, width), _fitting(mask, width), offset, width, offset_mask)
 
 
 def _build(match: Sequence[list[Key] | tuple[int, int]] = (), flowid: int | None = None, indev: str = "") -> U32:
