@@ -29,9 +29,10 @@ def apply(rtnetlink: Socket, steps: Sequence[Step]) -> None:
     """Carry out the steps in order; raise StepFailed at the first that the kernel refuses."""
     run: list[Step] = []
     for step in steps:
-        if isinstance(step.payload, Drain):
-            _send(rtnetlink, run)
+        if isinstance(step.payload, Drain) or (step.retire and run and not run[-1].retire):
+            _send(rtnetlink, run)  # the kernel works on after a refusal: what goes waits until all additions stand
             run = []
+        if isinstance(step.payload, Drain):
             _drain(rtnetlink, step.payload)
         else:
             run.append(step)

@@ -26,7 +26,7 @@ from .model import INGRESS, Class, Filter, Qdisc, Raw, Tree
 
 TCA_KIND, TCA_OPTIONS, TCA_STATS2, TCA_CHAIN = 1, 2, 7, 11
 TCA_STATS_QUEUE = 3  # gnet_stats_queue: packets, backlog in bytes, drops, requeues, overlimits
-CLSACT_PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)  # TC_H_MIN_INGRESS and TC_H_MIN_EGRESS under TC_H_CLSACT
+MAKE_CLASSES = ("htb", "hfsc", "drr", "qfq", "cbq")  # the classes of other kinds come and go with their qdisc
 
 
 class Dump(NamedTuple):
@@ -38,14 +38,16 @@ class Dump(NamedTuple):
 
 
 def read(rtnetlink: Socket, ifindex: int) -> Dump:
-    """All that somebody set on the interface; what the kernel put there by default (handle 0) is left out."""
-    qdiscs = tuple(body for body in _dump(rtnetlink, RTM_GETQDISC, ifindex) if tc_header(body).handle)
+    """All that somebody set for egress; what the kernel put there by default (handle 0) is left out.
+
+    ingress and clsact are left out as well: no tree of ours holds them, so they stay as they are.
+    """
+    headers = ((body, tc_header(body)) for body in _dump(rtnetlink, RTM_GETQDISC, ifindex))
+    qdiscs = tuple(body for body, header in headers if header.handle and header.parent != INGRESS)
     classes = tuple(_dump(rtnetlink, RTM_GETTCLASS, ifindex)) if qdiscs else ()
     parents = {tc_header(body).parent for body in classes}
     places = [tc_header(body).handle for body in qdiscs]
     places += [handle for handle in (tc_header(body).handle for body in classes) if handle in parents]
-    if any(tc_header(body).parent == INGRESS for body in qdiscs):
-        places += CLSACT_PARENTS
     return Dump(qdiscs, classes, tuple(_filters(rtnetlink, ifindex, places)))
 
 
@@ -66,10 +68,10 @@ def _filters(rtnetlink: Socket, ifindex: int, places: list[int]) -> list[bytes]:
     return list(seen.values())
 
 
-def backlog(rtnetlink: Socket, ifindex: int, parent: int) -> int:
-    """Packets that wait in the qdisc below `parent`."""
-    for body in _dump(rtnetlink, RTM_GETQDISC, ifindex):
-        if tc_header(body).parent == parent:
+def backlog(rtnetlink: Socket, ifindex: int, handle: int) -> int:
+    """Packets that wait in the queue of a class; also of one whose queue is the kernel's own, which no dump lists."""
+    for body in _dump(rtnetlink, RTM_GETTCLASS, ifindex, handle & 0xFFFF0000):
+        if tc_header(body).handle == handle:
             statistics = attributes(attributes(body, TCMSG.size).get(TCA_STATS2, b""))
             return integer(statistics.get(TCA_STATS_QUEUE, b"")[:4])
     return 0
@@ -87,7 +89,7 @@ def decode(dump: Dump) -> Tree:
     )
     roots = {qdisc.handle for qdisc in qdiscs}
     classes = tuple(
-        entry._replace(parent=_class_parent(entry, roots)) for entry in classes if entry.handle & 0xFFFF0000 in roots
+        entry._replace(parent=_class_parent(entry, roots)) for entry in classes if entry.kind in MAKE_CLASSES
     )
     return Tree(qdiscs, classes, tuple(filter_ for body in dump.filters for filter_ in _filter(body)))
 

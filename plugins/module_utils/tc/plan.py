@@ -14,7 +14,7 @@ from typing import Any
 from ..converge import Step
 from . import filters
 from .apply import Drain
-from .model import INGRESS, ROOT, Class, Tree, handle_text
+from .model import ROOT, Class, Qdisc, Raw, Tree, handle_text
 from .steps import ADD, CHANGE, REPLACE, Device, class_step, codec, qdisc_step, same
 
 QUEUE_LOST = "disruptive: packets that wait in the queue are lost"
@@ -25,19 +25,31 @@ def plan(device: Device, current: Tree, desired: Tree, drain_within: float = 5.0
     """Steps from `current` to `desired`; `drain_within` bounds, in seconds, the wait for each class that goes."""
     steps = list(_roots(device, current, desired))
     if not desired.root or _rebuilds(current, desired):
-        current = _beside_root(current)
+        current = Tree()  # all goes with the root
     steps += _classes(device, current, desired)
-    steps += _leaves(device, current, desired)
+    leaves = list(_leaves(device, current, desired))
+    later = _childless(current, desired)
+    steps += (step for parent, step in leaves if parent not in later)
     steps += filters.plan(device, current.filters, desired.filters)
     steps += _retired_classes(device, current, desired, drain_within)
+    steps += _become_leaves(device, current, desired, later)
+    steps += (step._replace(retire=True) for parent, step in leaves if parent in later)
     return steps
 
 
-def _beside_root(tree: Tree) -> Tree:
-    """What outlives the egress root: ingress and clsact."""
-    qdiscs = tuple(qdisc for qdisc in tree.qdiscs if qdisc.parent == INGRESS)
-    majors = {qdisc.handle >> 16 for qdisc in qdiscs}
-    return Tree(qdiscs, (), tuple(entry for entry in tree.filters if entry.parent >> 16 in majors))
+def _childless(current: Tree, desired: Tree) -> set[int]:
+    """Classes that stay and lose all children: until these are gone, the kernel takes neither leaf nor quantum."""
+    before, after = ({entry.parent for entry in tree.classes} for tree in (current, desired))
+    return {entry.handle for entry in desired.classes if entry.handle in before - after}
+
+
+def _become_leaves(device: Device, current: Tree, desired: Tree, later: set[int]) -> Iterator[Step]:
+    """Say again what a class with children ignored (net/sched/sch_htb.c: quantum and prio count on leaves only)."""
+    found = {entry.handle: entry for entry in current.classes}
+    settle = _Settled(desired)
+    for entry in desired.classes:
+        if entry.handle in later and settle.options(entry) != settle.options(found[entry.handle]):
+            yield class_step(device, "change", entry, CHANGE, retire=True)
 
 
 def _roots(device: Device, current: Tree, desired: Tree) -> Iterator[Step]:
@@ -60,8 +72,11 @@ def _rebuilds(current: Tree, desired: Tree) -> bool:
         return False
     if wanted.kind != found.kind or wanted.handle not in (0, found.handle):
         return True
-    if not same("qdisc", wanted, found) and codec("qdisc", wanted.kind).unchangeable(found.options, wanted.options):
-        return True
+    if not same("qdisc", wanted, found):
+        if isinstance(wanted.options, Raw):  # nobody knows what a change would leave as it is
+            return True
+        if codec("qdisc", wanted.kind).unchangeable(found.options, wanted.options):
+            return True
     parents = {entry.handle: entry.parent for entry in current.classes}
     return any(parents.get(entry.handle, entry.parent) != entry.parent for entry in desired.classes)
 
@@ -110,22 +125,32 @@ class _Settled:
         return htb.leaf_matters(entry.options, self._quantum[entry.handle & 0xFFFF0000])
 
 
-def _leaves(device: Device, current: Tree, desired: Tree) -> Iterator[Step]:
+def _leaves(device: Device, current: Tree, desired: Tree) -> Iterator[tuple[int, Step]]:
+    """(parent, step) for each queue below a class."""
     found = {qdisc.parent: qdisc for qdisc in current.qdiscs if qdisc.parent != ROOT}
     wanted = {qdisc.parent: qdisc for qdisc in desired.qdiscs if qdisc.parent != ROOT}
+    for moved in _in_the_way(found, wanted):
+        yield moved.parent, qdisc_step(device, "del", moved, caution=QUEUE_LOST)
+        del found[moved.parent]
     for parent, qdisc in wanted.items():
         known = found.get(parent)
         if known is None:
-            yield qdisc_step(device, "add", qdisc, ADD)
+            yield parent, qdisc_step(device, "add", qdisc, ADD)
         elif known.kind != qdisc.kind or qdisc.handle not in (0, known.handle):
-            yield qdisc_step(device, "replace", qdisc, REPLACE, caution=QUEUE_LOST)
+            yield parent, qdisc_step(device, "replace", qdisc, REPLACE, caution=QUEUE_LOST)
         elif not same("qdisc", qdisc, known):
-            yield qdisc_step(device, "change", qdisc._replace(handle=known.handle), CHANGE)
+            yield parent, qdisc_step(device, "change", qdisc._replace(handle=known.handle), CHANGE)
     inner = {entry.parent for entry in desired.classes}  # a class that gets children loses its leaf by itself
     staying = {entry.handle for entry in desired.classes} - inner
     for parent, known in found.items():
-        if parent not in wanted and (parent in staying or parent == INGRESS):
-            yield qdisc_step(device, "del", known, retire=True, caution=QUEUE_LOST)
+        if parent not in wanted and parent in staying:
+            yield parent, qdisc_step(device, "del", known, retire=True, caution=QUEUE_LOST)
+
+
+def _in_the_way(found: dict[int, Qdisc], wanted: dict[int, Qdisc]) -> list[Qdisc]:
+    """Queues whose handle is wanted below another class: naming it there would graft the old queue as it is."""
+    places = {qdisc.handle: parent for parent, qdisc in wanted.items() if qdisc.handle}
+    return [qdisc for parent, qdisc in found.items() if places.get(qdisc.handle, parent) != parent]
 
 
 def _parents_first(classes: tuple[Class, ...]) -> Iterator[Class]:
