@@ -28,6 +28,9 @@ RTM_NEWTCLASS, RTM_DELTCLASS, RTM_GETTCLASS = 40, 41, 42
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 RTM_NEWACTION, RTM_DELACTION, RTM_GETACTION = 48, 49, 50
 
+IFLA_MTU, IFLA_TXQLEN = 4, 13
+ETH_HLEN = 14
+
 HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 TCMSG = struct.Struct("=BxxxiIII")  # tcmsg: family, ifindex, handle, parent, info
 IFINFOMSG = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
@@ -242,6 +245,15 @@ class Socket:
             length, kind, flags, sequence, _port = HEADER.unpack_from(data, offset)
             yield kind, flags, sequence, data[offset + HEADER.size : offset + length]
             offset += align(length)
+
+
+def queue_of(rtnetlink: Socket, ifindex: int) -> tuple[int, int]:
+    """(queue length in packets, bytes of the longest packet with an Ethernet header) of an interface."""
+    for body in rtnetlink.dump(link_message(RTM_GETLINK, 0, 0)):
+        if IFINFOMSG.unpack_from(body)[2] == ifindex:
+            found = attributes(body, IFINFOMSG.size)
+            return integer(found[IFLA_TXQLEN]), integer(found[IFLA_MTU]) + ETH_HLEN
+    raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
 def _refusal(flags: int, body: bytes) -> tuple[int, str]:

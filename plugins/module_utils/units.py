@@ -92,6 +92,13 @@ def parse_percent(value: object) -> int:
     return round(number * PERCENT_MAX / 100)
 
 
+def parse_complement(value: object) -> int:
+    """What is left of 100 % beside a percentage, rounded as tc rounds it: not the complement of the rounded number."""
+    parse_percent(value)
+    number, _unit = _split(value, PERCENT_ALLOWED)
+    return round((100 - number) * PERCENT_MAX / 100)
+
+
 def parse_packets(value: object) -> int:
     """A number of packets written as `50p`."""
     allowed = "write a number of packets such as 50p"
@@ -153,5 +160,14 @@ def ticks(size: int, rate: int) -> int:
 
 
 def burst_size(time_ticks: int, rate: int) -> int:
-    """Bytes that pass in so many ticks: the reverse of `ticks`, rounded up so that it gives the same ticks again."""
-    return -(-time_ticks * TICK_NS * rate // 10**9)
+    """Bytes that pass in so many ticks: the reverse of `ticks`.
+
+    Of all sizes that give the same ticks the roundest number, which most likely is what somebody wrote.
+    """
+    least = -(-time_ticks * TICK_NS * rate // 10**9)
+    most = -(-(time_ticks + 1) * TICK_NS * rate // 10**9) - 1
+    for step in (10**9, 10**8, 10**7, 10**6, 10**5, 10**4, 1000, 100, 10):
+        size = -(-least // step) * step
+        if size <= most:
+            return size
+    return least

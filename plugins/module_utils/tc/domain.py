@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 from ..converge import Step
 from ..errors import ForeignState, InvalidInput
 from ..memory import Memory
-from ..netlink import RTM_GETQDISC, Socket, tc_header, tc_message
+from ..netlink import RTM_GETQDISC, Socket, queue_of, tc_header, tc_message
 from . import observe
 from .apply import apply
 from .model import ROOT, Filter, Qdisc, Tree, handle_text, parent_text, protocol_text
@@ -42,22 +44,50 @@ class TcDomain:
         return observe.decode(observe.read(self._rtnetlink, self._device.index))
 
     def plan(self, current: Tree, desired: Tree) -> list[Step]:
-        return plan(self._device, current, desired)
+        return plan(self._device, current, self._settled(desired))
+
+    def _settled(self, desired: Tree) -> Tree:
+        """The wanted tree with the limits that the kernel gives fifos for this interface."""
+        if not any(qdisc.kind in ("pfifo", "bfifo") and qdisc.options.limit is None for qdisc in desired.qdiscs):
+            return desired
+        from .kinds.plain import Fifo, settle_fifo
+
+        length, packet = queue_of(self._rtnetlink, self._device.index)
+        return desired._replace(
+            qdiscs=tuple(
+                qdisc._replace(options=settle_fifo(qdisc.kind, length, packet)) if qdisc.options == Fifo() else qdisc
+                for qdisc in desired.qdiscs
+            )
+        )
 
     def apply(self, steps: Sequence[Step]) -> None:
-        if self._memory.recall(self._key) is None:
+        if self._record() is None:
             dump = observe.read(self._rtnetlink, self._device.index)
             before = {part: [body.hex() for body in bodies] for part, bodies in dump._asdict().items()}
-            self._memory.remember(self._key, {"ifindex": self._device.index, "before": before})
+            self._memory.forget(self._key)  # of an interface that had this name before
+            self._memory.remember(self._key, {**self._identity(), "before": before})
         apply(self._rtnetlink, steps)
+
+    def _identity(self) -> dict[str, int]:
+        """What tells this interface from a later one of its name, or from one in another namespace."""
+        return {"ifindex": self._device.index, "namespace": os.stat("/proc/thread-self/ns/net").st_ino}
+
+    def _record(self) -> Any:
+        """What is remembered of this very interface, or None."""
+        record = self._memory.recall(self._key)
+        return record if record and self._identity().items() <= record.items() else None
 
     def describe(self, state: Tree) -> list[str]:
         return describe(self._device.name, state)
 
+    def touched(self) -> bool:
+        """Whether we wrote to this interface and have not given back what stood before."""
+        return self._record() is not None
+
     def before(self) -> Tree:
         """What stood before our first write; nothing when we never wrote, or when the interface is a new one."""
-        record = self._memory.recall(self._key)
-        if not record or record["ifindex"] != self._device.index:
+        record = self._record()
+        if record is None:
             return Tree()
         dump = {part: tuple(map(bytes.fromhex, bodies)) for part, bodies in record["before"].items()}
         return observe.decode(observe.Dump(**dump))
@@ -75,8 +105,7 @@ class TcDomain:
         root = current.root
         if purge or root is None or root.handle == owned or not self.plan(current, desired):
             return
-        record = self._memory.recall(self._key)
-        if record and record["ifindex"] == self._device.index and current != self.before():
+        if self.touched() and current != self.before():
             return
         raise ForeignState(f"the root of {self._device.name}", f"qdisc {root.kind} {handle_text(root.handle)}")
 

@@ -14,7 +14,7 @@ from ...schema import leaf
 from .base import Kind, words
 from .htb import RATESPEC, ratespec
 
-TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_PRATE64 = 1, 4, 5
+TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_PRATE64, TCA_TBF_BURST, TCA_TBF_PBURST = 1, 4, 5, 6, 7
 TBF_QUEUE = struct.Struct("=3I")  # the rest of tc_tbf_qopt: limit, buffer, mtu
 
 
@@ -25,10 +25,10 @@ class Fifo(NamedTuple):
 
 
 class Tbf(NamedTuple):
-    """Rates in bytes per second, buffer and mtu in psched ticks of 64 ns, limit in bytes; peak 0: none."""
+    """Rates in bytes per second, burst, limit and mtu in bytes; peak 0: none."""
 
     rate: int
-    buffer: int
+    burst: int
     limit: int
     peak: int = 0
     mtu: int = 0
@@ -46,6 +46,15 @@ def _same_fifo(desired: Fifo, observed: Fifo) -> bool:
     return desired.limit is None or desired == observed
 
 
+def settle_fifo(kind: str, queue_length: int, packet: int) -> Fifo:
+    """The limit that the kernel gives a fifo whose request names none (net/sched/sch_fifo.c, fifo_init).
+
+    queue_length: the device's, in packets; packet: bytes of the longest packet with its link header.
+    """
+    packets = queue_length or 1
+    return Fifo(packets if kind == "pfifo" else packets * packet)
+
+
 def _build_tbf(
     rate: int | None = None,
     burst: int | None = None,
@@ -59,8 +68,8 @@ def _build_tbf(
         raise ValueError("tbf needs rate and burst")
     if (limit is None) == (latency is None):
         raise ValueError("tbf needs one of limit and latency")
-    if peakrate is not None and (mtu is None or peakrate < rate):
-        raise ValueError("peakrate needs mtu, and must not be below rate")
+    if (peakrate is None) != (not mtu) or (peakrate or rate) < rate:
+        raise ValueError("peakrate and mtu need each other, and peakrate must not be below rate")
     if limit is None:
         assert latency is not None
         limit = rate * latency // 10**9 + burst
@@ -68,16 +77,16 @@ def _build_tbf(
             limit = min(limit, peakrate * latency // 10**9 + mtu)
     if limit >= 2**32:
         raise ValueError("latency at this rate makes a queue of more than 4 GiB")
-    return Tbf(
-        rate, units.ticks(burst, rate), limit, peakrate or 0, units.ticks(mtu, peakrate) if peakrate and mtu else 0
-    )
+    return Tbf(rate, burst, limit, peakrate or 0, mtu or 0)
 
 
 def _encode_tbf(options: Tbf) -> bytes:
+    """Bursts go as bytes too, as tc sends them: cut to ticks, a burst of one packet would drop that packet."""
     peak = ratespec(options.peak) if options.peak else bytes(RATESPEC.size)
-    data = attribute(
-        TCA_TBF_PARMS, ratespec(options.rate) + peak + TBF_QUEUE.pack(options.limit, options.buffer, options.mtu)
-    )
+    data = attribute(TCA_TBF_PARMS, ratespec(options.rate) + peak + TBF_QUEUE.pack(options.limit, *_ticks(options)))
+    data += attribute(TCA_TBF_BURST, u32(options.burst))
+    if options.peak:
+        data += attribute(TCA_TBF_PBURST, u32(options.mtu))
     if options.rate >= 2**32:
         data += attribute(TCA_TBF_RATE64, u64(options.rate))
     if options.peak >= 2**32:
@@ -93,16 +102,27 @@ def _decode_tbf(data: bytes) -> Tbf:
     limit, buffer, mtu = TBF_QUEUE.unpack_from(parameters, 2 * RATESPEC.size)
     rate = integer(found.get(TCA_TBF_RATE64, u32(rate)))
     peak = integer(found.get(TCA_TBF_PRATE64, u32(peak)))
-    return Tbf(rate, buffer, limit, peak, mtu if peak else 0)
+    return Tbf(rate, units.burst_size(buffer, rate), limit, peak, units.burst_size(mtu, peak) if peak else 0)
+
+
+def _ticks(options: Tbf) -> tuple[int, int]:
+    mtu = units.ticks(options.mtu, options.peak) if options.peak else 0
+    return units.ticks(options.burst, options.rate), mtu
+
+
+def _same_tbf(desired: Tbf, observed: Tbf) -> bool:
+    """Bursts are dumped in ticks; the kernel's own arithmetic from bytes to ticks may end one below."""
+    close = all(abs(one - other) <= 1 for one, other in zip(_ticks(desired), _ticks(observed)))
+    return close and desired == observed._replace(burst=desired.burst, mtu=desired.mtu)
 
 
 def _render_tbf(options: Tbf) -> str:
     return words(
         rate=units.rate_text(options.rate),
-        burst=units.size_text(units.burst_size(options.buffer, options.rate)),
+        burst=units.size_text(options.burst),
         limit=units.size_text(options.limit),
         peakrate=units.rate_text(options.peak) if options.peak else None,
-        mtu=units.size_text(units.burst_size(options.mtu, options.peak)) if options.peak else None,
+        mtu=units.size_text(options.mtu) if options.peak else None,
     )
 
 
@@ -129,4 +149,5 @@ TBF = Kind(
     _encode_tbf,
     _decode_tbf,
     _render_tbf,
+    _same_tbf,
 )
