@@ -59,7 +59,7 @@ def mapping(fields: Mapping[str, Parser], required: Sequence[str] = ()) -> Parse
                     f"{path}.{key}" if path else str(key), value[key], "unknown key; allowed: " + ", ".join(fields)
                 )
         for key in required:
-            if key not in value:
+            if value.get(key) is None:
                 raise InvalidInput(f"{path}.{key}" if path else key, None, "this key is required")
         return {
             str(key): fields[key](item, f"{path}.{key}" if path else str(key))

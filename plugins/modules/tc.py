@@ -107,7 +107,7 @@ steps:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.converge import Target, converge
-from ..module_utils.errors import TestbedError
+from ..module_utils.errors import RolledBack, TestbedError
 from ..module_utils.netlink import Socket
 from ..module_utils.report import result
 from ..module_utils.tc.domain import TcDomain
@@ -121,12 +121,25 @@ def run(interface, qdiscs, classes, filters, state, purge, check):
             desired = build(qdiscs, classes, filters)
             domain = TcDomain(rtnetlink, interface)
             domain.claim(desired, owned=None, purge=purge)
-            return converge([Target(domain, desired)], check)
+            return _converge(domain, desired, check)
         domain = TcDomain(rtnetlink, interface)
+        if not domain.touched():  # what stands is not ours to take away
+            return converge([Target(domain, domain.observe())], check)
         report = converge([Target(domain, domain.before())], check)
         if not check:
             domain.forget()
         return report
+
+
+def _converge(domain, desired, check):
+    """As converge; a first run that was rolled back leaves nothing to remember."""
+    touched = domain.touched()
+    try:
+        return converge([Target(domain, desired)], check)
+    except RolledBack as error:
+        if error.restored and not touched:
+            domain.forget()
+        raise
 
 
 def main():

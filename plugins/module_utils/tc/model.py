@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 ROOT = 0xFFFFFFFF  # TC_H_ROOT
@@ -72,14 +73,10 @@ def parse_handle(value: object) -> int:
         return ROOT if value == "root" else INGRESS
     if isinstance(value, int):
         raise ValueError(allowed + "; without quotes YAML reads 1:10 as the number 70")
-    major, colon, minor = str(value).partition(":")
-    try:
-        number = int(major or "0", 16) << 16 | int(minor or "0", 16)
-    except ValueError:
-        raise ValueError(allowed) from None
-    if not colon or max(len(major), len(minor)) > 4 or number < 0:
+    parts = re.fullmatch(r"([0-9a-fA-F]{0,4}):([0-9a-fA-F]{0,4})", str(value))
+    if not parts:
         raise ValueError(allowed)
-    return number
+    return int(parts[1] or "0", 16) << 16 | int(parts[2] or "0", 16)
 
 
 def handle_text(handle: int) -> str:

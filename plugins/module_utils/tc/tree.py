@@ -27,6 +27,7 @@ def build(qdiscs: Sequence[object], classes: Sequence[object], filters: Sequence
         tuple(_filter(entry, f"filters[{index}]") for index, entry in enumerate(filters)),
     )
     _check_handles(tree)
+    _check_shape(tree)
     _check_filters(tree)
     return tree
 
@@ -115,6 +116,29 @@ def _check_handles(tree: Tree) -> None:
     _check_loops(tree)
 
 
+def _check_shape(tree: Tree) -> None:
+    """What the kernel would refuse halfway, or take and then ignore."""
+    root = next(qdisc for qdisc in tree.qdiscs if qdisc.parent == ROOT)
+    inner = {entry.parent for entry in tree.classes}
+    handles: set[int] = set()
+    for index, qdisc in enumerate(tree.qdiscs):
+        if qdisc.handle and qdisc.handle in handles:
+            raise InvalidInput(f"qdiscs[{index}].handle", handle_text(qdisc.handle), "each handle is used once")
+        if qdisc.parent in inner:
+            allowed = "write a class without children: only these have a queue"
+            raise InvalidInput(f"qdiscs[{index}].parent", handle_text(qdisc.parent), allowed)
+        handles.add(qdisc.handle)
+    for index, entry in enumerate(tree.classes):
+        if entry.kind != root.kind:
+            raise InvalidInput(f"classes[{index}].kind", entry.kind, f"the root qdisc is a {root.kind}")
+    default = getattr(root.options, "default", 0)
+    if default and root.handle | default not in {entry.handle for entry in tree.classes} - inner:
+        allowed = (
+            f"{default:#x} means class {handle_text(root.handle | default)}; name a class of this tree without children"
+        )
+        raise InvalidInput(f"qdiscs[{tree.qdiscs.index(root)}].default", default, allowed)
+
+
 def _check_loops(tree: Tree) -> None:
     parents = {entry.handle: entry.parent for entry in tree.classes}
     for index, entry in enumerate(tree.classes):
@@ -129,13 +153,15 @@ def _check_loops(tree: Tree) -> None:
 
 def _check_filters(tree: Tree) -> None:
     handles = {entry.handle for entry in tree.classes}
-    places = handles | {qdisc.handle for qdisc in tree.qdiscs}
+    places = {entry.parent for entry in tree.classes}  # the kernel looks at the filters of no other class
     kinds: dict[tuple[int, int], tuple[str, int]] = {}
     marks: set[tuple[int, int, int]] = set()
     for index, entry in enumerate(tree.filters):
         path = f"filters[{index}]"
         if entry.parent not in places:
-            raise InvalidInput(f"{path}.parent", handle_text(entry.parent), "write the qdisc or a class of this tree")
+            raise InvalidInput(
+                f"{path}.parent", handle_text(entry.parent), "write the root qdisc, or a class that has children"
+            )
         if entry.options.target not in handles:
             raise InvalidInput(f"{path}.flowid", handle_text(entry.options.target), "write a class of this tree")
         place = (entry.parent, entry.priority)

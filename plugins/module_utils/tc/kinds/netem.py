@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ... import schema, units
+from ...errors import MissingCapability
 from ...netlink import attribute, attributes, integer, nested, s64, u32, u64
 from ...schema import Parser, leaf
 from .base import Kind, words
@@ -221,7 +222,9 @@ def _render_slot(slot: Slot) -> str | None:
 
 
 def same(desired: Netem, observed: Netem) -> bool:
-    """A seed that nobody asked for is the kernel's business."""
+    """A seed that nobody asked for is the kernel's business; a kernel that has seeds shows one in every dump."""
+    if desired.seed is not None and observed.seed is None:
+        raise MissingCapability("a netem seed", "Linux 6.6 or later (TCA_NETEM_PRNG_SEED)", "leave seed out")
     return desired == observed or (desired.seed is None and desired == observed._replace(seed=None))
 
 
@@ -261,37 +264,39 @@ def parse_loss(value: object, path: str) -> Chance | GilbertElliott | FourState:
         model = found["gemodel"]
         # The defaults of tc-netem(8): r = 1 - p, everything is lost in the bad state, nothing in the good one.
         return GilbertElliott(
-            model["p"], model.get("r", whole - model["p"]), whole - model.get("1-h", whole), model.get("1-k", 0)
+            model["p"],
+            model.get("r", _rest(value, "gemodel", "p")),
+            whole - model.get("1-h", whole),
+            model.get("1-k", 0),
         )
     model = found["state"]
     return FourState(
         model["p13"],
-        model.get("p31", whole - model["p13"]),
+        model.get("p31", _rest(value, "state", "p13")),
         model.get("p32", 0),
         model.get("p14", 0),
         model.get("p23", whole),
     )
 
 
+def _rest(value: Any, model: str, key: str) -> int:
+    """What tc takes for the way back where only the way there is written."""
+    return units.parse_complement(value[model][key])
+
+
 def parse_slot(value: object, path: str) -> Slot:
-    """`{min, max, packets, bytes}` or `{delay, jitter, packets, bytes}` for uniformly distributed slots."""
-    bound = leaf(lambda number: units.parse_integer(number, 1, 2**31 - 1))
-    fields = {"min": TIME, "max": TIME, "delay": TIME, "jitter": TIME, "packets": bound, "bytes": bound}
-    found = schema.mapping(fields)(value, path)
-    if ("min" in found) == ("delay" in found) or ("max" in found and "min" not in found):
-        raise schema.InvalidInput(path, value, "write min (and max), or delay and jitter")
-    if "min" in found and found.get("max", found["min"]) < found["min"]:
-        raise schema.InvalidInput(f"{path}.max", units.time_text(found["max"]), "write a time not below min")
-    if "delay" in found and not found.get("jitter"):
-        raise schema.InvalidInput(f"{path}.jitter", None, "delay needs a jitter; for a fixed slot write min")
-    return Slot(
-        found.get("min", 0),
-        found.get("max", found.get("min", 0)),
-        found.get("packets", 0),
-        found.get("bytes", 0),
-        found.get("delay", 0),
-        found.get("jitter", 0),
-    )
+    """`{min, max, packets, bytes}`: the time between slots lies evenly between min and max.
+
+    The kernel's delay and jitter of slots count only with a distribution's table (get_slot_next): not offered.
+    """
+    bound = leaf(lambda number: units.parse_integer(number, 1, 2**31 - 2))  # INT_MAX is how it says none
+    found = schema.mapping({"min": TIME, "max": TIME, "packets": bound, "bytes": bound}, required=["min"])(value, path)
+    most = found.get("max", found["min"])
+    if most < found["min"]:
+        raise schema.InvalidInput(f"{path}.max", units.time_text(most), "write a time not below min")
+    if not most:
+        raise schema.InvalidInput(f"{path}.min", "0ns", "write a time above 0, or a max")
+    return Slot(found["min"], most, found.get("packets", 0), found.get("bytes", 0))
 
 
 def parse_reorder(value: object, path: str) -> tuple[Chance, int]:
@@ -314,6 +319,10 @@ def build(**given: Any) -> Netem:
         raise ValueError("jitter needs a delay")
     if options.delay_correlation and not options.jitter:
         raise ValueError("delay_correlation needs a jitter")
+    if not options.rate and (options.packet_overhead or options.cell_size or options.cell_overhead):
+        raise ValueError("packet_overhead, cell_size and cell_overhead need a rate")
+    if options.ecn and options.loss == Chance():
+        raise ValueError("ecn needs a loss: it marks the packets that would be lost")
     return options
 
 
