@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The controller's part of the module bridge: confirm a change over a fresh connection.
 
-The module starts the change detached on the node and returns. Here the connection is dropped and made anew; when the
-node answers, one bare command confirms, waits for the node's last word, and prints it. No answer means no
-confirmation: the node then goes back by itself.
+The module starts the change detached on the node and returns. Here the connection is dropped and made anew until the
+node says that the change stands; one bare command over one more connection confirms, and prints the node's last word.
+No answer means no confirmation: the node then goes back by itself.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 APPLY_SECONDS = 120  # the longest that ifup may take on the node, DHCP included
-RETRY_SECONDS = 1
-# `mv` decides between confirming and giving up; each loop waits for a file that the node writes, some time at most
+RETRY_SECONDS = 0.5
+NOT_YET = 75
+# Neither command waits for the change: one that is sent before it would be carried out after it, and confirm
+# what nobody can reach. `mv` decides between confirming and giving up; then the node's last word is at hand.
+LOOK = "cd {place} || exit 3; [ -e pending ] || cat status 2>/dev/null || exit {not_yet}"
 CONFIRM = """cd {place} || exit 3
-n=0; while [ ! -e pending ] && [ ! -e status ] && [ $n -lt {tenths} ]; do n=$((n+1)); sleep 0.1; done
 mv pending confirmed 2>/dev/null
 n=0; while [ ! -e status ] && [ $n -lt 300 ]; do n=$((n+1)); sleep 0.1; done
 cat status"""
@@ -49,27 +51,38 @@ class ActionModule(ActionBase):
         return result
 
     def _confirm(self, place: str, end: float) -> dict[str, Any]:
-        """Try fresh connections until the node tells how the change ended."""
-        command = "/bin/sh -c " + shlex.quote(CONFIRM.format(place=shlex.quote(place), tenths=APPLY_SECONDS * 10))
-        reason = ""
+        """Look over fresh connections until the change stands, then confirm over one more."""
+        reason = "no answer in time"
+        commands = [LOOK, CONFIRM]
         while time.monotonic() < end:
             try:
-                self._fresh_connection()
-                answer = self._low_level_execute_command(command)
+                answer = self._bare(commands[0].format(place=shlex.quote(place), not_yet=NOT_YET))
             except AnsibleConnectionFailure as error:
                 reason = str(error)
                 Display().vv(f"no answer yet, trying again: {reason}")
                 time.sleep(RETRY_SECONDS)
                 continue
-            if answer["rc"] == 0:
+            text = answer["stdout"].strip()
+            if answer["rc"] == 0 and text.endswith("}"):
                 # the last line: before it, sshd or a profile may say something on the same terminal
-                return _outcome(json.loads(answer["stdout"].strip().splitlines()[-1]))
-            reason = (answer.get("stderr") or answer["stdout"]).strip()
-            break
+                return _outcome(json.loads(text.splitlines()[-1]))
+            if answer["rc"] == 0 and len(commands) > 1:
+                commands.pop(0)
+            elif answer["rc"] == NOT_YET:
+                time.sleep(RETRY_SECONDS)
+            else:
+                reason = answer.get("stderr") or text
+                break
         return {
             "failed": True,
             "msg": f"the change was not confirmed ({reason}); without a confirmation the node goes back by itself",
         }
+
+    def _bare(self, command: str) -> dict[str, Any]:
+        """Run one command over a fresh connection."""
+        self._fresh_connection()
+        answer: dict[str, Any] = self._low_level_execute_command("/bin/sh -c " + shlex.quote(command))
+        return answer
 
     def _fresh_connection(self) -> None:
         """Drop the connection with its ControlMaster, so that the next command needs a new one."""

@@ -39,7 +39,7 @@ class Change(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """What is to stand. The stanzas of the interfaces in `trial` are in trial_text, as /etc still holds those before."""
+    """What is to stand. The stanzas of `trial` interfaces are in trial_text, as /etc still holds those before."""
 
     desired: Links
     documents: list[Document]
