@@ -49,6 +49,7 @@ static int run_line(char *line) {
     if (!count) return 0;
     if (!strcmp(argv[0], "send")) return command_send(argv + 1);
     if (!strcmp(argv[0], "rtt")) return command_rtt(argv + 1);
+    if (!strcmp(argv[0], "wait")) return sleep_until(monotonic() + number(argv + 1, "seconds", 0, 0, MAX_SECONDS) * 1e9), 0;
     fail("unknown command %s in a script", argv[0]);
 }
 
@@ -134,12 +135,25 @@ int command_stop(char **argv) {
 
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/* Have the recorder write out everything that it has seen so far. */
+static void ask_for_flush(const char *directory) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/flush", directory);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    if (fd < 0) fail("%s: %s", path, strerror(errno));
+    close(fd);
+    for (int i = 0; i < 500 && !access(path, F_OK); i++) usleep(10000);
+    if (!unlink(path)) fail("the recorder in %s does not answer", directory);
+}
+
 /* The bytes of dir/records from offset= on, as one line of base64 (RFC 4648). */
 int command_dump(char **argv) {
     char path[512];
     unsigned char in[3];
     size_t got;
-    snprintf(path, sizeof path, "%s/records", need(argv, "dir"));
+    const char *directory = need(argv, "dir");
+    ask_for_flush(directory);
+    snprintf(path, sizeof path, "%s/records", directory);
     FILE *file = fopen(path, "r");
     if (!file) fail("%s: %s", path, strerror(errno));
     fseek(file, number(argv, "offset", 0, 0, 1e9), SEEK_SET);

@@ -32,6 +32,7 @@ static volatile sig_atomic_t stopping;
 static FILE *records;
 static unsigned long written;
 static uint32_t run;
+static const char *directory;
 static uint16_t calibration_port;
 static int answers = -1;
 static struct in_addr addresses[MAX_POINTS];
@@ -100,8 +101,21 @@ static void write_record(const void *record, size_t size) {
     if (++written == MAX_RECORDS) report("{\"event\": \"full\", \"records\": %d}", MAX_RECORDS);
 }
 
+/* The Ethernet header has no checksum: a frame whose addresses differ from the flow's is damaged. The addresses are
+ * those that two packets in a row had. */
+static int strange_addresses(const unsigned char *frame, int point, uint16_t flow) {
+    static struct { unsigned char known[12], last[12]; } flows[MAX_POINTS][256];
+    if (flow >= 256) return 0;
+    unsigned char *known = flows[point][flow].known, *last = flows[point][flow].last;
+    int repeated = !memcmp(last, frame, 12);
+    memcpy(last, frame, 12);
+    if (repeated) memcpy(known, frame, 12);
+    return (known[0] | known[1] | known[2] | known[3] | known[4] | known[5]) && memcmp(known, frame, 12);
+}
+
 static void record(int point, int type, uint64_t at, const unsigned char *frame, size_t captured, size_t length) {
     struct seen seen = examine(frame, captured, run);
+    if (seen.wire && strange_addresses(frame, point, ntohs(seen.wire->flow))) seen.damaged = 1;
     uint8_t where = (type & 7) | (seen.damaged ? 0x80 : 0);
     if (!seen.wire) {
         struct other_record other = {.type = 'F', .point = point, .protocol = seen.protocol, .where = where, .tos = seen.tos,
@@ -129,7 +143,7 @@ static uint64_t stamp(struct msghdr *message) {
     return realtime();
 }
 
-static void read_point(int fd, int point) {
+static int read_point(int fd, int point) {
     static unsigned char frames[BATCH][SNAP];
     static char controls[BATCH][128];
     static struct sockaddr_ll from[BATCH];
@@ -145,6 +159,7 @@ static void read_point(int fd, int point) {
         size_t length = messages[i].msg_len;
         record(point, from[i].sll_pkttype, stamp(&messages[i].msg_hdr), frames[i], length < SNAP ? length : SNAP, length);
     }
+    return count;
 }
 
 /* Each comma-separated part of name= is handed to `each`. */
@@ -176,6 +191,18 @@ static void add_hold(const char *text) {
     hold(atoi(text), 1);
 }
 
+/* `dump` asks for everything so far by a file named flush; its going says that the records are complete. */
+static void flush_if_asked(void) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/flush", directory);
+    if (access(path, F_OK)) return;
+    for (int i = 0; i < point_count; i++)
+        while (read_point(points[i].fd, i) == BATCH) {
+        }
+    fflush(records);
+    unlink(path);
+}
+
 static void report_drops(void) {
     unsigned long dropped = 0;
     for (int i = 0; i < point_count; i++) {
@@ -188,7 +215,7 @@ static void report_drops(void) {
 
 int command_watch(char **argv) {
     char path[512];
-    const char *directory = need(argv, "dir");
+    directory = need(argv, "dir");
     uint64_t end = monotonic() + (uint64_t)(number(argv, "limit", 60, 1, MAX_WATCH) * 1e9);
     run = number(argv, "run", 0, 0, 4294967295.0);
     calibration_port = number(argv, "calibration_port", 0, 0, 65535);
@@ -207,8 +234,8 @@ int command_watch(char **argv) {
     if (detach(path)) return 0;
     signal(SIGTERM, on_signal);
     while (!stopping && monotonic() < end) {
-        int ready = poll(points, point_count, 100);
-        if (!ready) fflush(records); /* quiet: let the reader see everything */
+        int ready = poll(points, point_count, 50);
+        flush_if_asked();
         for (int i = 0; i < point_count && ready > 0; i++)
             if (points[i].revents) read_point(points[i].fd, i);
     }

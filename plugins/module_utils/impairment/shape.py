@@ -77,7 +77,7 @@ def branch(minor: int, entry: TrafficClass, emulates: bool, memory: int) -> tupl
     options = _htb(rate, ceil, asked.burst, asked.priority)
     limit, computed = _limit(asked, memory)
     if asked.rate and asked.burst is None:
-        computed.append(Computed("burst", f"{_burst(rate)}B", "4 ms at the rate, and a packet"))
+        computed.append(Computed("burst", f"{_burst(rate)}B", "10 ms at the rate, and a packet"))
     handle = minor << 16
     leaf = Qdisc("netem", handle, ROOT_HANDLE | minor, _leaf(asked, limit))
     if not emulates:
@@ -113,7 +113,7 @@ def _htb(rate: int, ceil: int, burst: int | None = None, priority: int = 0) -> H
 
 
 def _burst(rate: int) -> int:
-    return rate // 250 + 1600
+    return rate // 100 + 1600
 
 
 def _limit(asked: Impairment, memory: int) -> tuple[int, list[Computed]]:

@@ -1,0 +1,144 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the inventory asks of a class, as figures that can be compared with a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..units import PERCENT_MAX, parse_integer, parse_percent, parse_rate, parse_size, parse_time
+
+DIRECTIONS = ("egress", "ingress")
+
+
+class Asked(NamedTuple):
+    """One class's impairment; zeros where nothing is asked."""
+
+    rate: float = 0.0  # bits per second that a lone flow of the class gets: the ceil where there is one
+    delay: float = 0.0  # seconds
+    jitter: float = 0.0  # seconds
+    normal: bool = False  # the jitter follows a table rather than a uniform spread
+    loss: float = 0.0  # share of packets, in the long run
+    loss_memory: float = 0.0  # correlation of one packet's fate with the next one's, 0 to 1
+    every: int = 0  # each so-manieth packet is dropped
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    reorder: float = 0.0
+    burst: int = 0  # bytes that pass at once before the rate holds
+    shared: bool = False  # the drop's counter is shared with other interfaces
+    unjudged: tuple[str, ...] = ()  # keys that this program has no measure for
+
+
+class Class(NamedTuple):
+    """A class of one interface."""
+
+    name: str
+    alternatives: tuple[Mapping[str, Any], ...]  # sets of conditions; empty: the default class, everything matches
+    asked: Asked
+
+
+class Impaired(NamedTuple):
+    """An interface and one direction, with its classes in the order in which they are tried."""
+
+    interface: str
+    direction: str
+    classes: tuple[Class, ...]
+
+
+# Keys that shape how an impairment is carried out, not what can be measured of it.
+SILENT = ("priority", "queue", "limit", "keep_order", "seed", "enabled", "name", "match", "direction", "classes")
+
+
+def _share(value: object) -> float:
+    return parse_percent(value) / PERCENT_MAX
+
+
+def _first(value: object, *names: str) -> object:
+    """The figure of a short form (`1%`) or of a mapping with more to say (`{random: 1%, correlation: 25%}`)."""
+    if not isinstance(value, Mapping):
+        return value
+    for name in names:
+        if name in value:
+            return value[name]
+    return 0
+
+
+def _gilbert(model: Mapping[str, Any]) -> tuple[float, float]:
+    """Long-run loss and memory of netem's gemodel: p and r change the state, 1-h and 1-k are lost in it."""
+    p, r = _share(model["p"]), _share(model.get("r", "0%")) if "r" in model else 1 - _share(model["p"])
+    bad_loss = _share(model.get("1-h", "100%"))
+    good_loss = _share(model.get("1-k", "0%"))
+    bad = p / (p + r) if p + r else 0.0
+    return bad * bad_loss + (1 - bad) * good_loss, max(0.0, 1 - p - r)
+
+
+def _loss(value: object) -> tuple[float, float]:
+    """(share, memory). Raises ValueError for a model whose long-run loss is not known here."""
+    if not isinstance(value, Mapping):
+        return _share(value), 0.0
+    if "random" in value:
+        return _share(value["random"]), _share(value.get("correlation", "0%"))
+    if isinstance(value.get("gemodel"), Mapping):
+        return _gilbert(value["gemodel"])
+    raise ValueError("no long-run loss is known for this model")
+
+
+def parse_asked(keys: Mapping[str, Any]) -> Asked:
+    """Read one impairment as it stands in the inventory; the impairment module has found it valid."""
+    if keys.get("enabled") is False:
+        return Asked()
+    if keys.get("down"):
+        return Asked(loss=1.0)
+    found: dict[str, Any] = {}
+    unjudged = []
+    for key, value in keys.items():
+        if value is None or key in SILENT or key in ("down", "rate", "ceil", "delay_correlation", "slot"):
+            continue
+        try:
+            _take(key, value, found)
+        except (ValueError, TypeError, KeyError):
+            unjudged.append(key)
+    unjudged.extend(key for key in ("slot", "delay_correlation") if keys.get(key))
+    top = keys.get("ceil") or keys.get("rate")
+    return Asked(rate=parse_rate(top) * 8.0 if top else 0.0, unjudged=tuple(unjudged), **found)
+
+
+def _take(key: str, value: Any, found: dict[str, Any]) -> None:
+    if key in ("delay", "jitter"):
+        found[key] = parse_time(value) / 1e9
+    elif key == "distribution":
+        found["normal"] = value != "uniform"
+    elif key == "loss":
+        found["loss"], found["loss_memory"] = _loss(value)
+    elif key == "drop":
+        found["every"] = parse_integer(value["every"], least=1)
+        found["shared"] = bool(value.get("across"))
+    elif key in ("duplicate", "corrupt", "reorder"):
+        found[key] = _share(_first(value, "percent", "random", key))
+    elif key == "burst":
+        found["burst"] = parse_size(value)
+    else:
+        raise ValueError(key)
+
+
+def _alternatives(match: object) -> tuple[Mapping[str, Any], ...]:
+    if not match:
+        return ()
+    if isinstance(match, Mapping):
+        return (match,)
+    return tuple(match) if isinstance(match, Sequence) else ()
+
+
+def impaired_directions(interface: Mapping[str, Any]) -> list[Impaired]:
+    """The impaired directions of one element of impairment_interfaces; no classes: one for everything."""
+    classes = interface.get("classes")
+    if not classes:
+        only = {key: value for key, value in interface.items() if key not in ("name", "direction")}
+        classes = [{"name": "all", **only}] if only else []
+    parsed = tuple(Class(str(one["name"]), _alternatives(one.get("match")), parse_asked(one)) for one in classes)
+    direction = str(interface.get("direction") or "egress")
+    return [
+        Impaired(str(interface["name"]), one, parsed) for one in DIRECTIONS if parsed and direction in (one, "both")
+    ]

@@ -1,0 +1,161 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rows of one class: each quantity that is asked, and those that have to be zero."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from . import judge
+from .commands import UNIMPAIRED
+from .evaluate import Measured, Row, class_order, rates
+from .flows import Flow, Subject
+from .judge import Verdict
+from .schedule import RATE, TRAIN, train_length
+
+
+def _time(seconds: float) -> str:
+    return f"{1000 * seconds:.6g}ms" if seconds else "0"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%" if share else "0"
+
+
+def base_times(measured: Measured, flow: Flow) -> list[float]:
+    """Unimpaired round trips between the same two nodes: measured once for all their flows."""
+    for number, other in measured.flows.items():
+        if (other.sender, other.receiver) == (flow.sender, flow.receiver):
+            times = measured.times(UNIMPAIRED + number)
+            if times:
+                return times
+    return []
+
+
+def delay_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
+    """delay and jitter, from timed requests."""
+    asked, flow = subject.asked, subject.flow
+    if flow is None or asked.loss >= 1 or not measured.limits.calibrate:
+        return
+    through = measured.times(flow.id)
+    base = base_times(measured, flow)
+    if asked.reorder and base:  # what overtakes is not delayed: judged by `reorder`
+        through = [one for one in through if one - min(base) > asked.delay / 2]
+    yield _row(subject, "delay", _time(asked.delay), judge.judge_delay(asked.delay, through, base, asked.jitter))
+    if asked.jitter:
+        yield _row(subject, "jitter", _time(asked.jitter), judge.judge_jitter(asked.jitter, through, asked.normal))
+
+
+def _unreadable(measured: Measured, subject: Subject) -> tuple[int, int]:
+    """(damaged frames of ours that leave the node, those among them whose number cannot be read)."""
+    flow = subject.flow
+    assert flow is not None
+    seen, length = measured.seen[flow.node], train_length(flow, subject.asked)
+    damaged = unreadable = 0
+    for (point, outgoing, number, kind), packets in seen.ours.items():
+        hit = [one for one in packets if one.damaged and one.length == length]
+        if point == flow.leave and outgoing and hit:
+            damaged += len(hit)
+            unreadable += len(hit) if (number, kind) != (flow.id, TRAIN) else 0
+    strange = sum(one.length == length for one in seen.others.get((flow.leave, True), []))
+    return damaged + strange, unreadable + strange
+
+
+def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
+    """drop, loss, duplicate, corrupt and reorder, from numbered packets."""
+    asked, flow = subject.asked, subject.flow
+    assert flow is not None
+    order = class_order(measured, subject)
+    sent = [one for one in order if one is not None]
+    packets = measured.arrived(flow, TRAIN)
+    if asked.corrupt:  # a damaged packet may not reach the receiver; it did leave the node
+        packets = measured.seen[flow.node].packets(flow.leave, True, flow.id, TRAIN)
+    arrived = {one.seq for one in packets}
+    if asked.every and not asked.loss:
+        verdict = _enough(measured, flow, judge.judge_nth(order, arrived, asked.every))
+        yield _row(subject, "drop", f"every {asked.every}.", verdict)
+    else:
+        yield from _loss_rows(measured, subject, order, arrived)
+    if asked.duplicate:
+        twice = sum(count - 1 for count in Counter(one.seq for one in packets).values())
+        verdict = judge.judge_share(asked.duplicate, twice, len(arrived))
+        yield _row(subject, "duplicate", _percent(asked.duplicate), verdict)
+    if asked.corrupt:
+        damaged, _ = _unreadable(measured, subject)
+        yield _row(subject, "corrupt", _percent(asked.corrupt), judge.judge_share(asked.corrupt, damaged, len(sent)))
+    if asked.reorder:
+        early, judged = _overtaking(measured, subject)
+        yield _row(subject, "reorder", _percent(asked.reorder), judge.judge_share(asked.reorder, early, judged))
+
+
+def _loss_rows(measured: Measured, subject: Subject, order: list[int | None], arrived: set[int]) -> Iterator[Row]:
+    asked, flow = subject.asked, subject.flow
+    assert flow is not None
+    sent = [one for one in order if one is not None]
+    if asked.every:  # both: the n-th are all missing, and the rest lose their share
+        phase = judge.nth(order, arrived, asked.every).phase
+        turn = [one for one in order[max(phase, 0) :: asked.every] if one is not None]
+        spared = sum(one in arrived for one in turn)
+        got = f"{len(turn) - spared} of {len(turn)} missing"
+        verdict = Verdict(phase >= 0 and not spared, got, "exact", len(sent), "random losses beside")
+        yield _row(subject, "drop", f"every {asked.every}.", verdict)
+        sent = sorted(set(sent) - set(turn))
+    missing = sum(one not in arrived for one in sent)
+    if asked.corrupt:
+        missing = max(0, missing - _unreadable(measured, subject)[1])
+    verdict = judge.judge_share(asked.loss, missing, len(sent), asked.loss_memory)
+    yield _row(subject, "loss", _percent(asked.loss), _enough(measured, flow, verdict))
+
+
+def _enough(measured: Measured, flow: Flow, verdict: Verdict) -> Verdict:
+    """A verdict on much fewer packets than were sent is none."""
+    sent = measured.event("sent", flow.id, TRAIN)
+    count = int(sent.get("asked", 0))
+    lost = count - verdict.samples
+    if not count or sent.get("error"):
+        return verdict._replace(ok=False, note=f"sending failed: {sent.get('error') or 'no packet was sent'}")
+    if flow.entry and lost > 0:
+        note = f"{lost} of {count} did not reach the node"
+        note = f"{verdict.note}; {note}" if verdict.note else note
+        return verdict._replace(ok=verdict.ok and lost <= count // 10, note=note)
+    return verdict
+
+
+def _overtaking(measured: Measured, subject: Subject) -> tuple[int, int]:
+    """(packets that were not delayed, packets), by the node's own clock."""
+    flow = subject.flow
+    assert flow is not None
+    seen = measured.seen[flow.node]
+    came = {one.seq: one.at for one in seen.packets(flow.entry, False, flow.id, TRAIN)} if flow.entry else {}
+    took = [one.at - came.get(one.seq, one.sent) for one in seen.packets(flow.leave, True, flow.id, TRAIN)]
+    return sum(one < subject.asked.delay * 5e8 for one in took), len(took)
+
+
+def rate_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
+    """rate, from the overload."""
+    asked, flow = subject.asked, subject.flow
+    if flow is None or not asked.rate or asked.loss >= 0.9:
+        return
+    got, samples, capacity = rates(measured, flow, asked.burst)
+    sent = measured.event("sent", flow.id, RATE)
+    length = next((one.length for one in measured.arrived(flow, RATE)), 0)
+    kept = (1 - asked.loss) * (1 - (1 / asked.every if asked.every else 0))
+    offered = 8.0 * length * int(sent["sent"]) / float(sent["seconds"]) * kept if sent and flow.entry else 0.0
+    verdict = judge.judge_rate(asked.rate, got, samples, capacity, offered)
+    yield _row(subject, "rate", judge.rate_text(asked.rate), verdict)
+
+
+def other_rows(subject: Subject) -> Iterator[Row]:
+    """What cannot be measured is said, and is no success."""
+    if subject.flow is None:
+        yield _row(subject, "all", "measurement", Verdict(False, "not measured", "", 0, subject.reason))
+    for key in subject.asked.unjudged:
+        yield _row(subject, key, "as written", Verdict(False, "not measured", "", 0, "there is no measure for it here"))
+
+
+def _row(subject: Subject, quantity: str, asked: str, verdict: Verdict) -> Row:
+    impaired = subject.impaired
+    place = subject.node, impaired.interface, subject.of.name, impaired.direction
+    return Row(*place, quantity, asked, verdict.got, verdict.tolerance, verdict.ok, verdict.samples, verdict.note)

@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One measuring run on the controller: what is planned, what came in, and the rows so far.
+
+Everything is kept in a directory of its own, so that each Ansible task can go on where the one before ended.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import rows as making
+from .commands import Watch, script, watch_command, watches
+from .evaluate import Measured, Row, Seen
+from .flows import Flow, Subject, subjects
+from .schedule import RATE, REQUEST, TRAIN, Limits, Stage, stages
+from .topology import Lab, parse_lab
+
+ON_NODE = "/run/impair.testbed/measure"
+MARGIN = 120.0  # seconds that a recorder outlives the planned series, for what Ansible does between them
+
+
+class Session:
+    """A run, read from its directory."""
+
+    def __init__(self, directory: Path) -> None:
+        stored = json.loads((directory / "plan.json").read_text())
+        self.directory = directory
+        self.run: int = stored["run"]
+        self.limits = Limits(**stored["limits"])
+        self.lab: Lab = parse_lab(stored["variables"])
+        self.subjects: list[Subject] = subjects(self.lab, self.limits.port)
+        self.flows: dict[int, Flow] = {one.flow.id: one.flow for one in self.subjects if one.flow}
+        self.stages: list[Stage] = stages(self.subjects, self.limits)
+        self.watches: dict[str, Watch] = watches(self.lab, self.flows.values())
+
+    @classmethod
+    def plan(cls, variables: Mapping[str, Mapping[str, Any]], limits: Limits) -> Session:
+        """Begin a run for these nodes' variables."""
+        directory = Path(tempfile.mkdtemp(prefix="impair-measure-"))
+        stored = {"run": secrets.randbelow(2**32), "limits": limits._asdict(), "variables": variables}
+        (directory / "plan.json").write_text(json.dumps(stored))
+        return cls(directory)
+
+    @property
+    def nodes(self) -> list[str]:
+        """Nodes that take part."""
+        return sorted({*self.watches, *(flow.sender for flow in self.flows.values())})
+
+    def watch_line(self, node: str) -> str:
+        """How the node's recorder is started; empty where it records nothing."""
+        limit = 2 * sum(stage.seconds for stage in self.stages) + MARGIN
+        watch = self.watches.get(node)
+        return watch_command(watch, ON_NODE, self.run, self.limits.port, limit) if watch else ""
+
+    def scripts(self, node: str) -> dict[int, str]:
+        """What the node sends, by the stage's place."""
+        made = {n: script(stage, node, self.subjects, self.run, self.limits) for n, stage in enumerate(self.stages)}
+        return {number: text for number, text in made.items() if text}
+
+    def _read(self, node: str, what: str) -> bytes:
+        path = self.directory / f"{node}.{what}"
+        return path.read_bytes() if path.exists() else b""
+
+    def add(self, node: str, what: str, data: bytes) -> None:
+        """Keep what a node has recorded (`records`), said (`events`) or is (`macs`)."""
+        with (self.directory / f"{node}.{what}").open("ab") as file:
+            file.write(data)
+
+    def size(self, node: str, what: str) -> int:
+        path = self.directory / f"{node}.{what}"
+        return path.stat().st_size if path.exists() else 0
+
+    def measured(self) -> Measured:
+        """Everything that came in so far."""
+        events = [event for node in self.nodes for event in parse_events(self._read(node, "events"))]
+        seen = {node: Seen(watch, self._read(node, "records")) for node, watch in self.watches.items()}
+        macs = {node: frozenset(_macs(self._read(node, "macs").decode())) for node in self.nodes}
+        return Measured(self.lab, self.limits, seen, events, macs, self.flows)
+
+    def judge(self, number: int) -> list[Row]:
+        """Rows that this stage has brought; they are kept."""
+        stage, measured = self.stages[number], self.measured()
+        sent = {(one.flow, one.kind) for _, chain in stage.chains for one in chain if not one.unimpaired}
+        found: list[tuple[int, Row]] = []
+        for place, subject in enumerate(self.subjects):
+            if subject.flow is None:
+                continue
+            if (subject.flow.id, REQUEST) in sent:
+                found += [(place, row) for row in making.delay_rows(measured, subject)]
+            if (subject.flow.id, TRAIN) in sent:
+                found += [(place, row) for row in making.packet_rows(measured, subject)]
+            if (subject.flow.id, RATE) in sent:
+                found += [(place, row) for row in making.rate_rows(measured, subject)]
+        with (self.directory / "rows").open("a") as file:
+            file.writelines(json.dumps([place, *row]) + "\n" for place, row in found)
+        return [row for _, row in found]
+
+    def rows(self) -> list[Row]:
+        """All rows in the inventory's order, with what could not be measured."""
+        path = self.directory / "rows"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        found = [(line[0], Row(*line[1:])) for line in lines]
+        for place, subject in enumerate(self.subjects):
+            found += [(place, row) for row in making.other_rows(subject)]
+        return [row for _, row in sorted(found, key=lambda one: one[0])]
+
+    def problems(self) -> list[str]:
+        """What the probe itself complained about."""
+        found = []
+        for node in self.nodes:
+            for event in parse_events(self._read(node, "events")):
+                if event.get("event") == "error":
+                    found.append(f"{node}: {event['error']}")
+                if event.get("event") == "full":
+                    found.append(f"{node}: more than {event['records']} frames passed; the rest was not recorded")
+                if event.get("dropped"):
+                    found.append(f"{node}: the recorder missed {event['dropped']} frames")
+        return found
+
+
+def parse_events(text: bytes) -> list[dict[str, Any]]:
+    """The probe's lines, one JSON object each; a line that is not finished is left out."""
+    whole = text[: text.rfind(b"\n") + 1]
+    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def _macs(text: str) -> list[bytes]:
+    return [bytes.fromhex(word.replace(":", "")) for word in text.split() if len(word) == 17]
