@@ -103,16 +103,17 @@ FILES = {
 }
 
 # Runs as root of the build's own mount namespace; $1 is the new root, RELEASE and IMAGE come from the environment.
-# The bind mount leaves /proc and /dev of the build out of the image. /tmp holds apt's configuration for the build: it
-# stays, as apt without it would turn to the host's own files.
+# The bind mount leaves /proc and /dev of the build out of the image; it stands beside the image, as mmdebstrap unsets TMPDIR
+# for its hooks. /tmp holds apt's configuration for the build: it stays, as apt without it would turn to the host's files.
 FINISH = r"""set -e
 chroot "$1" depmod "$RELEASE"
 rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/resolv.conf "$1"/etc/hostname
 chroot "$1" python3 -m compileall -q -x 'test/|lib2to3' /usr/lib/python3 /usr/lib/python3.11 >/dev/null
-mkdir -p "$TMPDIR/bind"
-mount --bind "$1" "$TMPDIR/bind"
-rm -rf "$TMPDIR"/bind/var/lib/apt/lists/* "$TMPDIR"/bind/var/cache/apt/* "$TMPDIR"/bind/var/log/*
+plain="$IMAGE.root"
+mkdir "$plain"
+mount --bind "$1" "$plain"
+rm -rf "$plain"/var/lib/apt/lists/* "$plain"/var/cache/apt/* "$plain"/var/log/*
 mke2fs -q -t ext4 -m 0 -O ^metadata_csum,^resize_inode -E lazy_itable_init=1,root_owner=0:0 -L testbed \
-    -d "$TMPDIR/bind" "$IMAGE" "$SIZE"
-umount "$TMPDIR/bind"
+    -d "$plain" "$IMAGE" "$SIZE"
+umount "$plain"
 """
