@@ -164,6 +164,18 @@ def wait_for_ssh(directory: Path, names: Sequence[str], within: float, dead: Cal
                 select.select([g.sock for g in waiting.values() if g.sock], [], [], 0.1)
 
 
+def answering(directory: Path, names: Sequence[str], within: float) -> set[str]:
+    """Those nodes whose ssh server says hello within so many seconds; a kernel that panicked may still be a process."""
+    deadline = time.monotonic() + within
+    with contextlib.ExitStack() as stack:
+        waiting = {name: stack.enter_context(Greeting(directory / name / "ssh")) for name in names}
+        while waiting and time.monotonic() < deadline:
+            waiting = {name: greeting for name, greeting in waiting.items() if not greeting.heard()}
+            if waiting:
+                select.select([g.sock for g in waiting.values() if g.sock], [], [], 0.1)
+        return set(names) - set(waiting)
+
+
 class Greeting:
     """One node's ssh server about to say hello; asked again whenever the relay closes for want of a server."""
 

@@ -18,10 +18,11 @@ from .kinds.table import DRIVERS
 from .model import Link, Node, Topology
 
 TAG = "tag"
+HANGS_AFTER = 10.0  # seconds without a greeting from sshd, after which a node counts as dead
 
 
 class NodeState(NamedTuple):
-    """`tag` hashes everything the node was made from; `pid` is its process as the host sees it, 0 where it is dead."""
+    """`tag` hashes everything the node was made from; `alive`: its ssh answers."""
 
     name: str
     tag: str
@@ -82,9 +83,14 @@ class LabDomain:
             status = ask("status")
         known = access.read_links(self.directory)
         alive = {name for name, process in status["processes"].items() if process["exit"] is None}
-        nodes = [NodeState(n, tag, {f"node {n}", f"ssh {n}"} <= alive) for n, tag in tags.items()]
+        answering = self._answering([name for name in tags if {f"node {name}", f"ssh {name}"} <= alive])
+        nodes = [NodeState(name, tag, name in answering) for name, tag in tags.items()]
         plugged = tuple(link for link in known if link.name in status["links"] and self._carried(link, alive))
         return LabState(True, keyed, True, plugged, tuple(sorted(nodes)))
+
+    def _answering(self, names: Sequence[str]) -> set[str]:
+        # Whoever ends the lab does not wait for a node that hangs.
+        return access.answering(self.directory, names, HANGS_AFTER) if self.topology else set(names)
 
     @staticmethod
     def _carried(link: Link, alive: set[str]) -> bool:

@@ -103,8 +103,9 @@ FILES = {
 }
 
 # Runs as root of the build's own mount namespace; $1 is the new root, RELEASE and IMAGE come from the environment.
-# The bind mount leaves /proc and /dev of the build out of the image; it stands beside the image, as mmdebstrap unsets TMPDIR
-# for its hooks. /tmp holds apt's configuration for the build: it stays, as apt without it would turn to the host's files.
+# The bind mount leaves /proc and /dev of the build out of the image. It stands beside the image, as mmdebstrap unsets
+# TMPDIR for its hooks. /tmp holds apt's configuration for the build: it stays, as apt without it would turn to the
+# host's own files.
 FINISH = r"""set -e
 chroot "$1" depmod "$RELEASE"
 rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/resolv.conf "$1"/etc/hostname

@@ -57,6 +57,10 @@ class Uml:
         scratch = place.directory / "uml"
         shutil.rmtree(scratch, ignore_errors=True)
         argv = [
+            # First process of a PID namespace of its own. Where a UML kernel is killed alone (kill -9, out of memory),
+            # the processes that it traced go on by themselves, with the guest's code and the host's system calls;
+            # here the kernel of the host ends them together with it.
+            *(programs.find("unshare") or "unshare", "--pid", "--fork", "--kill-child"),
             programs.find("linux.uml") or "linux.uml",
             f"umid={node.name}",
             f"uml_dir={scratch}",
