@@ -6,48 +6,52 @@ export PATH := $(CACHE)/venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab_up lab_down check lint sanity unit molecule integration test build lock clean
+SETUP := scripts/setup --quiet
+.PHONY: help setup prepared demo lab_up lab_down check lint sanity unit molecule integration test build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
-setup: ## Debian packages, Python environment, the collection's link (only what is missing)
-	@scripts/setup
+setup: SETUP := scripts/setup
+setup: prepared ## Debian packages, Python environment, the collection's link (only what is missing)
 
-demo: setup ## a virtual lab of three nodes, impaired as the inventory asks, and measured
+prepared:
+	@$(SETUP)
+
+demo: prepared ## a virtual lab of three nodes, impaired as the inventory asks, and measured
 	@scripts/demo
 
-lab_up: setup ## start the virtual lab
+lab_up: prepared ## start the virtual lab
 	@ansible-playbook playbooks/lab_up.yml -i inventories/virtual
 
-lab_down: setup ## stop the virtual lab, leave nothing behind
+lab_down: prepared ## stop the virtual lab, leave nothing behind
 	@ansible-playbook playbooks/lab_down.yml -i inventories/virtual
 
-check: setup ## lint, ansible-test sanity, unit tests: two minutes at most
+check: prepared ## lint, ansible-test sanity, unit tests: two minutes at most
 	@scripts/stages lint sanity unit
 
-lint: setup ## ruff, mypy, shellcheck, yamllint, ansible-lint, changelog fragments
+lint: prepared ## ruff, mypy, shellcheck, yamllint, ansible-lint, changelog fragments
 	@scripts/stages lint
 
-sanity: setup ## ansible-test sanity on the modules
+sanity: prepared ## ansible-test sanity on the modules
 	@scripts/stages sanity
 
-unit: setup ## unit tests only
+unit: prepared ## unit tests only
 	@scripts/stages unit
 
-molecule: setup ## the molecule scenarios
+molecule: prepared ## the molecule scenarios
 	@scripts/stages molecule
 
-integration: setup ## tests against real kernels: network namespaces and the virtual lab
+integration: prepared ## tests against real kernels: network namespaces and the virtual lab
 	@scripts/stages integration
 
-test: setup ## everything that can be tested on one machine: eight minutes at most
+test: prepared ## everything that can be tested on one machine: eight minutes at most
 	@scripts/stages lint sanity molecule tests
 
-build: setup ## the collection as a tarball in artifacts/
+build: prepared ## the collection as a tarball in artifacts/
 	@ansible-galaxy collection build --force --output-path artifacts
 
-lock: setup ## renew requirements.lock from requirements.txt and requirements-dev.txt
+lock: prepared ## renew requirements.lock from requirements.txt and requirements-dev.txt
 	@scripts/lock
 
 clean: ## what this project made in the checkout and in the cache; asks nothing, leaves a running lab alone
