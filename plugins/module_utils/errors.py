@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+SHOWN = 120  # characters of a refused value that a message repeats
+
 
 class TestbedError(Exception):
     """Base of everything that is reported as a failed task rather than as a crash."""
 
     __test__ = False  # the name starts with Test; it is no test case
+
+
+def _shown(value: object) -> str:
+    """The value as Python writes it, cut to a line that can be read."""
+    try:
+        shown = repr(value)
+    except ValueError:  # a number of more digits than Python writes (sys.get_int_max_str_digits)
+        return "this number"
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
 
 
 class InvalidInput(TestbedError):
@@ -21,7 +32,8 @@ class InvalidInput(TestbedError):
         self.path = path
         self.value = value
         self.allowed = allowed
-        super().__init__(f"{path}: {value!r} is refused; {allowed}")
+        place = path if path.isprintable() else path.encode("unicode_escape").decode("ascii")
+        super().__init__(f"{place}: {_shown(value)} is refused; {allowed}")
 
 
 class MissingCapability(TestbedError):

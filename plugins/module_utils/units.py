@@ -20,6 +20,8 @@ _RATE = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9, "tbit": 10**12}
 _SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%/]*)", re.ASCII)
 
+MOST_DIGITS = 40  # of a number: more than any quantity of the kernel has
+
 TIME_ALLOWED = "write a time of 0 or more with its unit, such as 50ms, 1.5s, 200us or 100ns"
 RATE_ALLOWED = "write a rate above 0 in bits per second with its unit, such as 128kbit, 1.5mbit or 10gbit"
 SIZE_ALLOWED = "write a size with its unit, such as 1500B, 64kB (64000 bytes) or 64KiB (65536 bytes)"
@@ -30,8 +32,11 @@ def _split(value: object, allowed: str) -> tuple[Fraction, str]:
     """(number, unit) of a text such as `1.5 mbit`."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError(allowed)
-    match = _NUMBER.fullmatch(str(value).strip())
-    if not match:
+    try:
+        match = _NUMBER.fullmatch(str(value).strip())
+    except ValueError:  # a number of more digits than Python writes
+        match = None
+    if not match or len(match.group(1)) > MOST_DIGITS:
         raise ValueError(allowed)
     return Fraction(match.group(1)), match.group(2)
 
@@ -46,6 +51,8 @@ def parse_time(value: object) -> int:
     nanoseconds = number * _TIME[unit]
     if nanoseconds >= 2**63:
         raise ValueError("the kernel holds times below 292 years")
+    if 0 < nanoseconds < 1:
+        raise ValueError("the kernel counts whole nanoseconds: the least time is 1ns")
     return int(nanoseconds)
 
 
@@ -89,7 +96,10 @@ def parse_percent(value: object) -> int:
         return 0
     if unit != "%" or number > 100:
         raise ValueError(PERCENT_ALLOWED)
-    return round(number * PERCENT_MAX / 100)
+    probability = round(number * PERCENT_MAX / 100)
+    if number and not probability:
+        raise ValueError("the kernel counts in 1/(2^32 - 1): the least percentage above 0% is 0.00000002%")
+    return probability
 
 
 def parse_complement(value: object) -> int:
@@ -111,7 +121,7 @@ def parse_packets(value: object) -> int:
 def parse_integer(value: object, least: int = 0, most: int = 2**32 - 1) -> int:
     """A plain number; texts of digits (0x… too) are taken, as templates produce them."""
     allowed = f"write a whole number from {least} to {most}"
-    if isinstance(value, str) and re.fullmatch(r"-?(0x[0-9a-fA-F]+|\d+)", value, re.ASCII):
+    if isinstance(value, str) and re.fullmatch(r"-?(0x[0-9a-fA-F]{1,40}|\d{1,40})", value, re.ASCII):
         value = int(value, 0 if "0x" in value else 10)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(allowed)

@@ -49,17 +49,18 @@ def interface_name(value: object, path: str) -> str:
 
 
 def _network(value: object, path: str) -> Network:
+    allowed = "write an address or a network such as 10.0.0.0/8 or 2001:db8::1"
+    if not isinstance(value, str) or "%" in value:  # a packet carries no scope
+        raise InvalidInput(path, value, allowed)
     try:
-        return ipaddress.ip_network(str(value))
+        return ipaddress.ip_network(value)
     except ValueError as error:
-        raise InvalidInput(
-            path, value, f"write an address or a network such as 10.0.0.0/8 or 2001:db8::1 ({error})"
-        ) from None
+        raise InvalidInput(path, value, f"{allowed} ({error})") from None
 
 
 def _protocol(value: object, path: str) -> str | int:
-    if value in PROTOCOLS or value in FAMILIES:
-        return str(value)
+    if isinstance(value, str) and (value in PROTOCOLS or value in FAMILIES):
+        return value
     try:
         return units.parse_integer(value, 0, 255)
     except ValueError:
@@ -69,7 +70,7 @@ def _protocol(value: object, path: str) -> str | int:
 
 def _dscp(value: object, path: str) -> int:
     """A number, or ef, csN and afXY (RFC 2474, RFC 2597, RFC 3246)."""
-    name = str(value).lower()
+    name = value.lower() if isinstance(value, str) else ""
     if name == "ef":
         return 46
     if match := re.fullmatch(r"cs([0-7])", name):
@@ -90,12 +91,14 @@ def _mac(value: object, path: str) -> str:
 
 def _mark(value: object, path: str) -> tuple[int, int]:
     allowed = "write a mark such as 0x2, or value/mask such as 0x20000/0xff0000"
-    number, slash, mask = str(value).partition("/")
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InvalidInput(path, value, allowed)
+    number, slash, mask = value.partition("/") if isinstance(value, str) else (value, "", "")
     try:
         found = units.parse_integer(number), units.parse_integer(mask if slash else 0xFFFFFFFF, 1)
     except ValueError:
         raise InvalidInput(path, value, allowed) from None
-    if isinstance(value, bool) or found[0] & ~found[1]:
+    if found[0] & ~found[1]:
         raise InvalidInput(path, value, allowed + "; the value must lie within the mask")
     return found
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .. import schema, units
 from ..errors import InvalidInput
@@ -16,6 +16,18 @@ from .match import Match, interface_name, parse_match, parse_matches
 
 ROOT_PATH = "impairment_interfaces"
 MOST_CLASSES = 10_000
+CLASS_NAME_MAX = 64
+NEEDS = (
+    ("jitter", "delay", "jitter varies a delay"),
+    ("delay_correlation", "jitter", "delay_correlation is that of the jitter"),
+    ("reorder", "delay", "what is reordered overtakes the packets that wait"),
+    ("ceil", "rate", "ceil is how far a rate may borrow"),
+    ("burst", "rate", "burst belongs to a rate"),
+)
+EMPTY = {
+    "match": "a class for all other traffic has no match at all: leave the key out, or write conditions",
+    "classes": "write a list of classes, or leave the key out",
+}
 WHOLE = "all"  # the class of an interface whose impairment stands on the interface itself
 
 
@@ -73,8 +85,10 @@ def _drop(value: object, path: str) -> Drop:
         "pattern": not_supported("patterns need the bpf backend, which this version does not have"),
         "across": not_supported("counting across ports needs the bpf backend, which this version does not have"),
     }
-    found = schema.mapping(fields, required=["every"])(value, path)
-    every = found["every"]
+    found = schema.mapping(fields)(value, path)  # first what is known and refused: it may stand without every
+    every = found.get("every")
+    if every is None:
+        raise InvalidInput(f"{path}.every", None, "this key is required")
     packet = found.get("packet", every - 1)
     if packet >= every:
         raise InvalidInput(
@@ -110,42 +124,51 @@ _IMPAIRMENT: dict[str, schema.Parser] = {
 }
 
 
-def _impairment(values: Mapping[str, Any], path: str) -> Impairment:
-    """An impairment of parsed values; contradictions are refused."""
+def _impairment(values: Mapping[str, Any], entry: Mapping[str, Any], path: str) -> Impairment:
+    """An impairment of parsed values; contradictions are refused, with the value as `entry` has it."""
+    for key, other, why in NEEDS:
+        if values.get(key) and not values.get(other):
+            raise InvalidInput(f"{path}.{key}", entry[key], f"{why}; write {other} as well")
     emulation = {key: value for key, value in values.items() if key in netem.IMPAIRMENTS}
     try:
         emulated = netem.build(**emulation)
     except ValueError as error:
         raise InvalidInput(path, ", ".join(emulation), str(error)) from None
     asked = Impairment(netem=emulated, **{key: value for key, value in values.items() if key not in emulation})
-    if asked.ceil is not None and asked.rate is None:
-        raise InvalidInput(
-            f"{path}.ceil", units.rate_text(asked.ceil), "ceil is how far a rate may borrow; write rate as well"
-        )
-    if asked.burst is not None and asked.rate is None:
-        raise InvalidInput(f"{path}.burst", f"{asked.burst}B", "burst belongs to a rate; write rate as well")
+
+    def refuse(key: str, allowed: str) -> InvalidInput:
+        return InvalidInput(f"{path}.{key}", entry[key], allowed)
+
     if asked.burst is not None and asked.burst < 1600:
-        raise InvalidInput(f"{path}.burst", f"{asked.burst}B", "write at least 1600B: a whole packet has to fit")
+        raise refuse("burst", "write at least 1600B: a whole packet has to fit")
     if asked.rate is not None and asked.ceil is not None and asked.ceil < asked.rate:
-        raise InvalidInput(
-            f"{path}.ceil", units.rate_text(asked.ceil), f"write at least the rate, {units.rate_text(asked.rate)}"
-        )
+        raise refuse("ceil", f"write at least the rate, {units.rate_text(asked.rate)}")
     if asked.queue is not None and asked.limit is not None:
-        raise InvalidInput(f"{path}.limit", asked.limit, "limit and queue both size the buffer; write one of them")
+        raise refuse("limit", "limit and queue both size the buffer; write one of them")
     if asked.queue is not None and asked.queue.unit == "time" and asked.rate is None:
-        raise InvalidInput(f"{path}.queue", units.time_text(asked.queue.amount), "a buffer in time needs a rate")
+        raise refuse("queue", "a buffer in time needs a rate; write rate as well, or the buffer in bytes or packets")
     return asked
 
 
 def _split(entry: object, keys: Mapping[str, schema.Parser], path: str) -> tuple[dict[str, Any], Impairment]:
     """(what the keys say, the impairment) of an interface's or a class's entry."""
     values = schema.mapping({**keys, **_IMPAIRMENT}, required=["name"])(entry, path)
+    written = cast(Mapping[str, Any], entry)
+    for key, meaning in EMPTY.items():
+        if key in keys and key in written and written[key] is None:
+            raise InvalidInput(f"{path}.{key}", None, meaning)
     own = {key: values.pop(key) for key in keys if key in values}
-    return own, _impairment(values, path)
+    return own, _impairment(values, written, path)
+
+
+def _class_name(value: object, path: str) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > CLASS_NAME_MAX:
+        raise InvalidInput(path, value, f"write a name of 1 to {CLASS_NAME_MAX} printable characters")
+    return value
 
 
 def _class(entry: object, path: str) -> TrafficClass:
-    own, asked = _split(entry, {"name": schema.text, "match": parse_matches}, path)
+    own, asked = _split(entry, {"name": _class_name, "match": parse_matches}, path)
     return TrafficClass(own["name"], path, own.get("match", ()), asked)
 
 
@@ -161,7 +184,7 @@ def parse_interface(entry: object, path: str) -> Interface:
     if "classes" not in own:
         return Interface(own["name"], path, (TrafficClass(WHOLE, path, (), asked),))
     for key in _IMPAIRMENT:
-        if isinstance(entry, Mapping) and key in entry and key not in ("enabled", "down"):
+        if isinstance(entry, Mapping) and entry.get(key) is not None and key not in ("enabled", "down"):
             allowed = "an interface with classes is impaired by them; move it into a class"
             raise InvalidInput(f"{path}.{key}", entry[key], allowed)
     _check_classes(classes, path)

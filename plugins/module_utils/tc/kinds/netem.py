@@ -41,6 +41,7 @@ PROBABILITY = struct.Struct("=2I")  # tc_netem_reorder and tc_netem_corrupt: pro
 RATE = struct.Struct("=IiIi")  # tc_netem_rate: rate, packet overhead, cell size, cell overhead
 SLOT = struct.Struct("=qqiiqq")  # tc_netem_slot: min and max delay, packets, bytes, distribution's delay and jitter
 DEFAULT_LIMIT = 1000
+JITTER_MAX = 2**31 - 1  # ns
 
 
 class Chance(NamedTuple):
@@ -246,6 +247,14 @@ def chance(word: str) -> Callable[[object, str], Chance]:
     return parsed
 
 
+def parse_jitter(value: object) -> int:
+    """Nanoseconds. Larger ones the kernel cuts without a word (net/sched/sch_netem.c, netem_change)."""
+    jitter = units.parse_time(value)
+    if jitter > JITTER_MAX:
+        raise ValueError("the kernel holds a jitter of 2147483647ns (2.1s) at most")
+    return jitter
+
+
 def parse_loss(value: object, path: str) -> Chance | GilbertElliott | FourState:
     """A percentage, `{random, correlation}`, `{gemodel: {p, r, 1-h, 1-k}}` or `{state: {p13, p31, p32, p23, p14}}`."""
     if not isinstance(value, dict) or "random" in value:
@@ -329,7 +338,7 @@ def build(**given: Any) -> Netem:
 # Shared with the impairment vocabulary: the same words mean the same.
 IMPAIRMENTS: dict[str, Parser] = {
     "delay": TIME,
-    "jitter": TIME,
+    "jitter": leaf(parse_jitter),
     "delay_correlation": PERCENT,
     "loss": parse_loss,
     "duplicate": chance("percent"),
