@@ -9,6 +9,7 @@ what they then ignore (a u32 filter's mark): only trying and reading back tells.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -80,6 +81,13 @@ def load(cache: str = CACHE) -> Capabilities:
     if all(finding.certain for finding in findings.values()):
         _remember(cache, key, results)
     return Capabilities(results)
+
+
+def forget(cache: str = CACHE) -> None:
+    """Drop what is remembered, and the folder that it leaves empty."""
+    with contextlib.suppress(OSError):
+        os.unlink(cache)
+        os.rmdir(os.path.dirname(cache))
 
 
 def _key() -> dict[str, object]:

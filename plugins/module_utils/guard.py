@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -51,6 +52,12 @@ def arm(take_back: Callable[[], None], within: float) -> Pending:
         _wait(pending, take_back)
     finally:
         os._exit(0)
+
+
+def tidy() -> None:
+    """Remove the folder of pending changes, unless one is pending."""
+    with contextlib.suppress(OSError):
+        PENDING.rmdir()
 
 
 def _detach() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .. import bridge_netfilter, guard, node
-from ..capabilities import load
+from ..capabilities import forget, load
 from ..converge import Report, Target, converge, revert
 from ..errors import TestbedError
 from ..memory import Memory
@@ -82,6 +82,8 @@ def clear(check: bool = False) -> Report:
         if not check:
             _forget(domains)
             _forget_netfilter(())
+            guard.tidy()
+            forget()
         return report
 
 
