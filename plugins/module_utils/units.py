@@ -96,17 +96,22 @@ def parse_percent(value: object) -> int:
         return 0
     if unit != "%" or number > 100:
         raise ValueError(PERCENT_ALLOWED)
-    probability = round(number * PERCENT_MAX / 100)
+    probability = _probability(number)
     if number and not probability:
         raise ValueError("the kernel counts in 1/(2^32 - 1): the least percentage above 0% is 0.00000002%")
     return probability
+
+
+def _probability(percent: Fraction) -> int:
+    """In doubles, as tc computes it (lib/utils.c, parse_percent; tc/q_netem.c, set_percent)."""
+    return round(float(percent) / 100 * PERCENT_MAX)
 
 
 def parse_complement(value: object) -> int:
     """What is left of 100 % beside a percentage, rounded as tc rounds it: not the complement of the rounded number."""
     parse_percent(value)
     number, _unit = _split(value, PERCENT_ALLOWED)
-    return round((100 - number) * PERCENT_MAX / 100)
+    return round((1 - float(number) / 100) * PERCENT_MAX)
 
 
 def parse_packets(value: object) -> int:
@@ -136,7 +141,10 @@ def parse_boolean(value: object) -> bool:
 
 
 def time_text(nanoseconds: int) -> str:
-    return _shortest(nanoseconds, _TIME, "0ns")
+    """In a unit that tc reads: not ns, which tc 6.1 takes nowhere for a netem."""
+    if nanoseconds % 1000:
+        return f"{nanoseconds // 1000}.{nanoseconds % 1000:03}us"
+    return _shortest(nanoseconds, _TIME, "0s")
 
 
 def rate_text(rate: int) -> str:
@@ -152,7 +160,7 @@ def percent_text(probability: int) -> str:
     exact = Fraction(probability * 100, PERCENT_MAX)
     for decimals in range(12):
         shown = f"{float(exact):.{decimals}f}"
-        if round(Fraction(shown) * PERCENT_MAX / 100) == probability:
+        if _probability(Fraction(shown)) == probability:
             break
     return f"{shown}%"
 
