@@ -8,9 +8,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.integration.engine import Bench, Prompt, namespace
 from tests.integration.places import Lab, Netns, run
 
 _numbers = itertools.count()
@@ -47,3 +49,25 @@ def lab(as_root: None) -> Iterator[Lab]:
         yield made
     finally:
         made.playbook("lab_down")
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Netns]:
+    with namespace(4) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def prompt(place: Netns) -> Iterator[Prompt]:
+    made = Prompt(place.name)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def benches(place: Netns, prompt: Prompt, tmp_path: Path) -> Iterator[list[Bench]]:
+    """Four interfaces, side by side in one namespace; without any traffic control at the start."""
+    made = [Bench(place, prompt, f"t{number}", tmp_path / f"memory{number}") for number in range(4)]
+    yield made
+    for bench in made:
+        bench.clear()

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+import select
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from plugins.module_utils.converge import Report
 from plugins.module_utils.memory import Memory
-from plugins.module_utils.netlink import Socket
+from plugins.module_utils.netlink import RTM_DELQDISC, Socket, tc_message
 from plugins.module_utils.tc import observe
 from plugins.module_utils.tc.domain import TcDomain
-from plugins.module_utils.tc.model import Tree
+from plugins.module_utils.tc.model import ROOT, Tree
 from plugins.modules import tc as module
-from tests.integration.places import Netns
+from tests.integration.places import Netns, run
 from tests.oracle import tc as oracle
 
+_numbers = itertools.count()
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 EMPTY: oracle.Tree = {"qdiscs": [], "classes": [], "filters": []}
 
@@ -47,8 +52,8 @@ def inside(place: Netns) -> Iterator[None]:
 class Bench:
     """One interface under test: the engine on one side, tc on the other."""
 
-    def __init__(self, place: Netns, device: str, folder: Path) -> None:
-        self.place, self.device, self.memory = place, device, Memory(folder)
+    def __init__(self, place: Netns, prompt: Prompt, device: str, folder: Path) -> None:
+        self.place, self.prompt, self.device, self.memory = place, prompt, device, Memory(folder)
         with inside(place):
             self.index = socket.if_nametoindex(device)
 
@@ -74,26 +79,80 @@ class Bench:
 
     def tc(self, lines: Sequence[str]) -> None:
         """Run lines of `tc -batch`."""
-        self.place.run(["tc", "-batch", "-"], stdin="\n".join(lines) + "\n")
+        self.typed(f"tc -batch - <<END\n{_lines(lines)}END\n")
 
     def shell(self, lines: Sequence[str], device: str) -> None:
         """Type step lines of another interface into a shell, for this one."""
-        typed = "".join(f"{line}\n" for line in lines).replace(f" {device} ", f" {self.device} ")
-        self.place.run(["sh", "-e"], stdin=typed)
+        self.typed(_lines(lines).replace(f" {device} ", f" {self.device} "))
+
+    def typed(self, text: str) -> str:
+        """What a shell in the namespace prints; it stops at the first command that fails."""
+        return self.prompt.run(text)
 
     def make(self, tree: oracle.Tree) -> None:
         """Make the tree by tc."""
         self.tc(oracle.commands(self.device, tree))
 
     def clear(self) -> None:
-        self.place.run(["tc", "qdisc", "del", "dev", self.device, "root"], check=False)
+        """Take the root away, if there is one."""
+        with inside(self.place), Socket() as rtnetlink:
+            rtnetlink.send([tc_message(RTM_DELQDISC, 0, self.index, 0, ROOT)])
 
     def state(self) -> list[tuple[Any, ...]]:
         with inside(self.place):
             return oracle.state(self.index)
 
-    def show(self, parents: Sequence[str] = ()) -> dict[str, list[str]]:
-        return oracle.show(lambda argv: self.place.run(argv).stdout, self.device, parents)
+    def show(self, parents: Sequence[str] = ()) -> list[str]:
+        """As tc shows it."""
+        lines = _lines(oracle.show_commands(self.device, parents))
+        return oracle.normalise(self.typed(f"tc -d -batch - <<END\n{lines}END\n"), self.device)
+
+
+class Prompt:
+    """One shell that stays, in a namespace: programs are slow to start in a virtual machine."""
+
+    def __init__(self, namespace_: str) -> None:
+        argv = ["ip", "netns", "exec", namespace_, "sh"]
+        pipe = subprocess.PIPE
+        self._shell = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+    def run(self, text: str) -> str:
+        """What the commands print; the test fails where one of them fails."""
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        self._shell.stdin.write(f"(set -e\n{text}\n)\necho; echo :done $?\n")
+        self._shell.stdin.flush()
+        printed: list[str] = []
+        for line in self._shell.stdout:
+            if line.startswith(":done "):
+                if line != ":done 0\n":
+                    pytest.fail(f"{text}\n{''.join(printed)}")
+                return "".join(printed)
+            printed.append(line)
+        raise AssertionError("the shell ended")
+
+    def close(self) -> None:
+        self._shell.communicate()
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+@contextmanager
+def namespace(interfaces: int) -> Iterator[Netns]:
+    """A quiet namespace (no IPv6 of its own) with so many interfaces t0, t1 … under test; their peers are p0, p1 …."""
+    made = Netns(f"impair-tc-{os.getpid()}-{next(_numbers)}")
+    run(["ip", "netns", "add", made.name])
+    try:
+        lines = ["! [ -d /proc/sys/net/ipv6 ] || sysctl -qw net.ipv6.conf.all.disable_ipv6=1", "ip link set lo up"]
+        for number in range(interfaces):
+            lines.append(f"ip link add t{number} type veth peer name p{number}")
+            lines += [f"ip link set {end}{number} up" for end in "tp"]
+        made.run(["sh", "-e"], stdin=_lines(lines))
+        yield made
+    finally:
+        run(["ip", "netns", "delete", made.name])
 
 
 @contextmanager
@@ -134,6 +193,4 @@ def watched(place: Netns) -> Iterator[Callable[[], list[str]]]:
 
 
 def _readable(fileno: int, seconds: float = 0.05) -> bool:
-    import select
-
     return bool(select.select([fileno], [], [], seconds)[0])

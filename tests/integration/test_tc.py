@@ -6,32 +6,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.engine import Bench, watched
 from tests.integration.places import Netns
-
-Benches = Callable[[int], list[Bench]]
-
-
-@pytest.fixture
-def benches(netns: Netns, tmp_path: Path) -> Benches:
-    """So many interfaces, side by side in one namespace."""
-    numbers = itertools.count()
-
-    def make(count: int) -> list[Bench]:
-        made = []
-        for number in itertools.islice(numbers, count):
-            netns.run(["ip", "link", "add", f"t{number}", "type", "veth", "peer", "name", f"p{number}"])
-            netns.run(["ip", "link", "set", f"t{number}", "up"])
-            made.append(Bench(netns, f"t{number}", tmp_path / f"memory{number}"))
-        return made
-
-    return make
 
 
 def htb(*classes: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -125,8 +105,8 @@ for _name, _tree in list(TREES.items()):
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_made_as_tc_makes_it(benches: Benches, name: str) -> None:
-    ours, theirs = benches(2)
+def test_made_as_tc_makes_it(benches: list[Bench], name: str) -> None:
+    ours, theirs, *_ = benches
     theirs.make(TREES[name])
     report = ours.run(TREES[name])
     assert ours.state() == theirs.state()
@@ -142,18 +122,18 @@ CHANGES = list(itertools.pairwise([*TREES, *reversed(TREES)]))
 
 
 @pytest.mark.parametrize(("first", "second"), CHANGES)
-def test_nothing_of_the_first_is_left_after_the_second(benches: Benches, first: str, second: str) -> None:
-    ours, theirs = benches(2)
+def test_nothing_of_the_first_is_left_after_the_second(benches: list[Bench], first: str, second: str) -> None:
+    ours, theirs, *_ = benches
     theirs.make(TREES[second])
     ours.run(TREES[first])
     ours.run(TREES[second])
     assert ours.state() == theirs.state()
 
 
-def test_second_run_writes_nothing(benches: Benches, netns: Netns) -> None:
-    (ours,) = benches(1)
+def test_second_run_writes_nothing(benches: list[Bench], place: Netns) -> None:
+    ours = benches[0]
     ours.run(TREES["leaves"])
-    with watched(netns) as seen:
+    with watched(place) as seen:
         assert not ours.run(TREES["leaves"]).changed
         assert seen() == []
         assert ours.run(TREES["u32 several in one prio"], check=True).changed

@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Tree = Mapping[str, Sequence[Mapping[str, Any]]]
-Run = Callable[[Sequence[str]], str]  # runs a program where the interface is, gives what it prints
 
 DUMPS = {"qdisc": 38, "class": 42, "filter": 46}  # RTM_GET* (linux/rtnetlink.h)
 KIND, OPTIONS = 1, 2  # TCA_*
@@ -120,21 +119,18 @@ def _loss_words(loss: object) -> list[object]:
 # --- what the kernel holds, in tc's words -----------------------------------------------------------------------------
 
 
-def show(run: Run, device: str, parents: Sequence[str] = ()) -> dict[str, list[str]]:
-    """`tc -d … show`, without counters; handles that the kernel chose become `auto:`; the interface `DEV`.
+def show_commands(device: str, parents: Sequence[str] = ()) -> list[str]:
+    """Lines for `tc -d -batch` that show everything; `parents`: classes whose filters are shown too."""
+    places = ["root", *(f"parent {parent}" for parent in parents)]
+    shown = [f"{what} show dev {device}" for what in ("qdisc", "class")]
+    return shown + [f"filter show dev {device} {place}" for place in places]
 
-    `parents`: classes whose filters are shown too.
+
+def normalise(text: str, device: str) -> list[str]:
+    """Lines of tc's output that say the same when the state is the same: qdiscs and classes sorted, filters in order.
+
+    Without counters; handles that the kernel chose become `auto:`, the interface `DEV`.
     """
-    found = {"qdisc": run(["tc", "-d", "qdisc", "show", "dev", device])}
-    found["class"] = run(["tc", "-d", "class", "show", "dev", device])
-    for parent in ("root", *parents):
-        place = ["root"] if parent == "root" else ["parent", parent]
-        found[f"filter {parent}"] = run(["tc", "-d", "filter", "show", "dev", device, *place])
-    return {what: normalise(text, device, ordered=what.startswith("filter")) for what, text in found.items()}
-
-
-def normalise(text: str, device: str, ordered: bool) -> list[str]:
-    """Lines of tc's output that say the same when the state is the same."""
     for pattern, by in (
         (r"refcnt \d+ |direct_packets_stat \d+ ", ""),
         (r"\b[89a-f][0-9a-f]{3}:(?=\s|1\b)", "auto:"),
@@ -142,10 +138,10 @@ def normalise(text: str, device: str, ordered: bool) -> list[str]:
         (rf"\b{re.escape(device)}\b", "DEV"),
     ):
         text = re.sub(pattern, by, text)
-    lines = [
-        line.rstrip() for line in text.splitlines() if line.strip() and " fh 8" not in line and "ht divisor" not in line
-    ]
-    return lines if ordered else sorted(lines)
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if " fh 8" not in line and "ht divisor" not in line]
+    first = [line for line in lines if line.startswith(("qdisc", "class"))]
+    return sorted(first) + [line for line in lines if not line.startswith(("qdisc", "class"))]
 
 
 # --- what the kernel holds, byte for byte -----------------------------------------------------------------------------

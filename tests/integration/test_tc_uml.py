@@ -1,0 +1,18 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tests of the tc engine under a second kernel, User-Mode-Linux, which has netem and fw as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.uml import pytest_inside
+
+CHOSEN = ["-q", "--deselect", "tests/integration/test_tc.py::test_nothing_of_the_first_is_left_after_the_second"]
+
+
+def test_tc_under_uml(tmp_path: Path) -> None:
+    """What fails in there is shown as it was printed in there."""
+    outcome = pytest_inside([*CHOSEN, "tests/integration/test_tc.py", "tests/integration/uml_tc_netem.py"], tmp_path)
+    assert outcome.code == 0, outcome.output

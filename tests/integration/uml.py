@@ -1,0 +1,55 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run pytest inside a throwaway User-Mode-Linux kernel that sees this machine's files read-only.
+
+The same tests judge a second kernel, and one with netem and fw, whatever the machine's own kernel has.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+INIT = """#!/bin/sh
+export PATH={path}:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run/tmp PYTHONDONTWRITEBYTECODE=1
+export HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run; mkdir -p /run/tmp /run/modules /run/out
+mount -t tmpfs tmpfs /mnt; mount -t hostfs -o {folder} none /run/out
+mount -t hostfs -o /usr/lib/uml/modules none /run/modules; mount --bind /run/modules /lib/modules
+ip link set lo up
+cd {root} && {command} >/run/out/output 2>&1
+echo $? >/run/out/code
+sync
+echo o >/proc/sysrq-trigger; read -r never
+"""
+
+
+class Outcome(NamedTuple):
+    code: int
+    output: str
+
+
+def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 200) -> Outcome:
+    """Exit code and output of `pytest ARGUMENTS` under the UML kernel; `folder` keeps what it wrote."""
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]
+    init = folder / "init"
+    init.write_text(
+        INIT.format(path=Path(sys.executable).parent, folder=folder, root=ROOT, command=shlex.join(argv)),
+        encoding="utf-8",
+    )
+    init.chmod(0o755)
+    kernel = ["linux.uml", "mem=384M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
+    console = ["con=null", "con0=null,fd:1", "ssl=null", "quiet"]
+    done = subprocess.run(
+        [*kernel, *console], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+    )
+    code = folder / "code"
+    if not code.exists():
+        return Outcome(1, f"the kernel ended early:\n{done.stdout}{done.stderr}")
+    return Outcome(int(code.read_text()), (folder / "output").read_text())
