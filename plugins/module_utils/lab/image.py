@@ -25,6 +25,7 @@ from . import recipe
 KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 PR_SET_PDEATHSIG = 1
+KEPT = 3  # images in the cache: of this recipe, and of other checkouts or versions
 
 
 def cache_directory() -> Path:
@@ -167,4 +168,13 @@ def build(cache: Path, timeout: float = 900) -> tuple[Path, bool]:
             raise StepFailed("mmdebstrap", f"exit code {done.returncode}, see {log}: " + " | ".join(tail))
         draft.chmod(0o444)
         draft.rename(target)
+        _prune(cache)
     return target, True
+
+
+def _prune(cache: Path) -> None:
+    """Keep the newest images only; nodes that run keep theirs open."""
+    images = sorted(cache.glob("uml-*.ext4"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for old in images[KEPT:]:
+        old.unlink()
+        old.with_suffix(".log").unlink(missing_ok=True)

@@ -27,7 +27,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 ETH_P_ALL, SOL_PACKET, PACKET_IGNORE_OUTGOING = 0x0003, 263, 23
@@ -71,10 +71,11 @@ def start_time(pid: int) -> int:
         return int(handle.read().rpartition(")")[2].split()[19])
 
 
-def ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+def ip(command: str) -> None:
+    """One command of ip; no name in it has a blank."""
+    done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise RuntimeError(f"ip {command}: {done.stderr.strip()}")
 
 
 def offloads_off(interface: str) -> None:
@@ -99,12 +100,10 @@ def drain(end: socket.socket) -> None:
 class Keeper:
     """Holds links and processes; every public method is one request."""
 
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
+    def __init__(self) -> None:
         self.ends: dict[str, socket.socket] = {}
         self.links: dict[str, str] = {}
         self.processes: dict[str, dict[str, Any]] = {}
-        self.stopping = False
 
     # links -----------------------------------------------------------------------------------------------------------
     def link_socket(self, name: str, ends: list[str]) -> None:
@@ -122,32 +121,20 @@ class Keeper:
     def link_tap(self, name: str, ends: list[str]) -> None:
         """Two TAP devices of the lab's namespace on a bridge that passes everything, also what bridges keep."""
         bridge = ends[0].replace("tap", "wire")
-        ip(
-            "link",
-            "add",
-            bridge,
-            "type",
-            "bridge",
-            "ageing_time",
-            "0",
-            "mcast_snooping",
-            "0",
-            "group_fwd_mask",
-            "65528",
-        )
+        ip(f"link add {bridge} type bridge ageing_time 0 mcast_snooping 0 group_fwd_mask 65528")
         for end in ends:
-            ip("tuntap", "add", "dev", end, "mode", "tap", "vnet_hdr")
-            ip("link", "set", end, "master", bridge, "txqueuelen", "10000")
+            ip(f"tuntap add dev {end} mode tap vnet_hdr")
+            ip(f"link set {end} master {bridge} txqueuelen 10000")
         for interface in (*ends, bridge):
-            ip("link", "set", interface, "up")
+            ip(f"link set {interface} up")
 
     def link_management(self, name: str, ends: list[str], host: str, address: str) -> None:
         """A veth pair: the host's stack on one side, a packet socket for the node on the other."""
-        ip("link", "add", host, "type", "veth", "peer", "name", name)
-        ip("address", "add", address, "dev", host)
+        ip(f"link add {host} type veth peer name {name}")
+        ip(f"address add {address} dev {host}")
         offloads_off(host)
         for interface in (host, name):
-            ip("link", "set", interface, "up")
+            ip(f"link set {interface} up")
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         sock.bind((name, ETH_P_ALL))
@@ -165,9 +152,9 @@ class Keeper:
                 sock.close()
         if kind == "tap":
             for interface in (*ends, ends[0].replace("tap", "wire")):
-                ip("link", "delete", interface)
+                ip(f"link delete {interface}")
         elif kind == "management":
-            ip("link", "delete", name)
+            ip(f"link delete {name}")
         elif kind == "socket":
             self.stop(f"wire {name}")
         self.links.pop(name, None)
@@ -234,10 +221,6 @@ class Keeper:
             processes[name] = {key: entry[key] for key in ("pid", "start", "tag")} | {"exit": entry["child"].poll()}
         return {"links": self.links, "processes": processes}
 
-    def quit(self) -> dict[str, object]:
-        self.stopping = True
-        return {}
-
     # requests --------------------------------------------------------------------------------------------------------
     def answer(self, line: str) -> dict[str, object]:
         methods: dict[str, Callable[..., dict[str, object]]] = {
@@ -246,7 +229,6 @@ class Keeper:
             "spawn": self.spawn,
             "stop": self.stop,
             "status": self.status,
-            "quit": self.quit,
         }
         try:
             request = json.loads(line)
@@ -280,14 +262,14 @@ class Keeper:
             else:
                 tell(f"ended {name}: exit {self.processes[name]['child'].wait()}")
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind("control.sock")
         listener.listen(8)
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake)
         signal.signal(signal.SIGCHLD, lambda *_signal: None)
-        while not self.stopping:
+        while True:
             ready = select.select([listener.fileno(), woken], [], [])[0]
             if woken in ready:
                 os.read(woken, 4096)
@@ -318,9 +300,8 @@ def main() -> int:
         return 1
     os.close(reader)
     signal.signal(signal.SIGTERM, lambda *_signal: os._exit(0))
-    ip("link", "set", "lo", "up")
-    Keeper(sys.argv[1]).serve()
-    return 0
+    ip("link set lo up")
+    Keeper().serve()
 
 
 if __name__ == "__main__":
