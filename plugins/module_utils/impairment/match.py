@@ -8,13 +8,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from .. import schema, units
 from ..errors import InvalidInput
 from ..schema import not_supported, whole_number
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ without its zero
 TRANSPORTS = {"tcp": 6, "udp": 17, "sctp": 132}

@@ -41,7 +41,8 @@ class Device(NamedTuple):
 def codec(role: str, name: str) -> Kind:
     """The kind's table; every entry whose options are not Raw has one."""
     kind = lookup(role, name)
-    assert kind is not None, f"no codec for {role} {name}"
+    if kind is None:
+        raise AssertionError(f"no codec for {role} {name}")
     return kind
 
 

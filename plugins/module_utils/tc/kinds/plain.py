@@ -70,12 +70,11 @@ def _build_tbf(
         raise ValueError("tbf needs one of limit and latency")
     if (peakrate is None) != (not mtu) or (peakrate or rate) < rate:
         raise ValueError("peakrate and mtu need each other, and peakrate must not be below rate")
-    if limit is None:
-        assert latency is not None
+    if limit is None and latency is not None:
         limit = rate * latency // 10**9 + burst
         if peakrate is not None and mtu is not None:
             limit = min(limit, peakrate * latency // 10**9 + mtu)
-    if limit >= 2**32:
+    if limit is None or limit >= 2**32:
         raise ValueError("latency at this rate makes a queue of more than 4 GiB")
     return Tbf(rate, burst, limit, peakrate or 0, mtu or 0)
 
