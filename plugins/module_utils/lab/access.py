@@ -49,7 +49,19 @@ def make_directory(directory: Path) -> None:
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove the run directory; ssh clients whose nodes just went may be removing their own sockets at this moment."""
+    """Remove the run directory, and the folders of ours that it was the last one in."""
+    _remove_tree(directory)
+    for folder in (directory.parent, directory.parent.parent):
+        if not folder.name.startswith("impair.testbed"):
+            return
+        try:
+            folder.rmdir()
+        except OSError:  # another lab
+            return
+
+
+def _remove_tree(directory: Path) -> None:
+    """Ssh clients whose nodes just went may be removing their own sockets at this moment."""
     for attempt in range(20):
         try:
             shutil.rmtree(directory)

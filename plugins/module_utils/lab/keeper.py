@@ -281,7 +281,7 @@ class Keeper:
                     tell(f"a client went away: {error}")
 
 
-def main() -> int:
+def main() -> None:
     """Usage: keeper.py DIRECTORY. Returns once the keeper proper runs and its identity stands in keeper.pid."""
     os.chdir(sys.argv[1])
     os.setsid()
@@ -294,10 +294,10 @@ def main() -> int:
             json.dump({"pid": child, "start": start_time(child)}, handle)
         os.rename("keeper.pid.new", "keeper.pid")
         os.write(writer, b"go")
-        return 0
+        return
     os.close(writer)
     if os.read(reader, 2) != b"go":  # the parent was killed before it could write our identity down
-        return 1
+        raise SystemExit(1)
     os.close(reader)
     signal.signal(signal.SIGTERM, lambda *_signal: os._exit(0))
     ip("link set lo up")
@@ -305,4 +305,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
