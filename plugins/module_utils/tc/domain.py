@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..converge import Step
-from ..errors import ForeignState, InvalidInput
+from ..errors import ForeignState, InvalidInput, TestbedError
 from ..memory import Memory
 from ..netlink import RTM_GETQDISC, Socket, queue_of, tc_header, tc_message
 from . import observe
 from .apply import apply
-from .model import ROOT, Filter, Qdisc, Tree, handle_text, parent_text, protocol_text
+from .model import ROOT, Filter, Qdisc, Raw, Tree, handle_text, parent_text, protocol_text
 from .plan import plan
 from .steps import Device, filter_handle_text, rendered
 
@@ -92,6 +92,16 @@ class TcDomain:
         dump = {part: tuple(map(bytes.fromhex, bodies)) for part, bodies in record["before"].items()}
         return observe.decode(observe.Dump(**dump))
 
+    def _check_can_be_given_back(self, tree: Tree) -> None:
+        """Filters of unknown kinds refuse parts of their own dumps, or name programs that go with them."""
+        lost = sorted({entry.kind for entry in tree.filters if isinstance(entry.options, Raw)})
+        if lost:
+            kinds = " and ".join(lost)
+            raise TestbedError(
+                f"the root of {self.interface} holds filters of kind {kinds}, which could not be given back by clear; "
+                "remove them to have the root replaced"
+            )
+
     def forget(self) -> None:
         """Once what stood before stands again there is nothing to remember."""
         self._memory.forget(self._key)
@@ -103,9 +113,12 @@ class TcDomain:
         """
         current = self.observe()
         root = current.root
-        if purge or root is None or root.handle == owned or not self.plan(current, desired):
+        if root is None or root.handle == owned or not self.plan(current, desired):
             return
         if self.touched() and current != self.before():
+            return
+        if purge:
+            self._check_can_be_given_back(current)
             return
         raise ForeignState(f"the root of {self._device.name}", f"qdisc {root.kind} {handle_text(root.handle)}")
 
@@ -116,6 +129,17 @@ def interfaces_with_root(rtnetlink: Socket, handle: int) -> list[str]:
     return sorted(
         socket.if_indextoname(root.ifindex) for root in roots if root.parent == ROOT and root.handle == handle
     )
+
+
+def forget_restored(rtnetlink: Socket) -> None:
+    """Drop what is remembered of interfaces where it stands again: after clear, a roll-back, a run that was killed."""
+    for key in Memory().keys("tc-"):
+        try:
+            domain = TcDomain(rtnetlink, key.removeprefix("tc-"))
+        except InvalidInput:
+            continue  # unplugged, or in another namespace
+        if domain.touched() and not domain.plan(domain.observe(), domain.before()):
+            domain.forget()
 
 
 def describe(interface: str, tree: Tree) -> list[str]:

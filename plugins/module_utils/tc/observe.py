@@ -89,7 +89,9 @@ def decode(dump: Dump) -> Tree:
     )
     roots = {qdisc.handle for qdisc in qdiscs}
     classes = tuple(
-        entry._replace(parent=_class_parent(entry, roots)) for entry in classes if entry.kind in MAKE_CLASSES
+        entry._replace(parent=_class_parent(entry, roots))
+        for entry in classes
+        if entry.kind in MAKE_CLASSES and entry.handle & 0xFFFF
     )
     return Tree(qdiscs, classes, tuple(filter_ for body in dump.filters for filter_ in _filter(body)))
 

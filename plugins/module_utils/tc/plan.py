@@ -14,7 +14,7 @@ from typing import Any
 from ..converge import Step
 from . import filters
 from .apply import Drain
-from .model import ROOT, Class, Qdisc, Raw, Tree, handle_text
+from .model import ROOT, Class, Qdisc, Tree, handle_text
 from .steps import ADD, CHANGE, REPLACE, Device, class_step, codec, qdisc_step, same
 
 QUEUE_LOST = "disruptive: packets that wait in the queue are lost"
@@ -72,11 +72,8 @@ def _rebuilds(current: Tree, desired: Tree) -> bool:
         return False
     if wanted.kind != found.kind or wanted.handle not in (0, found.handle):
         return True
-    if not same("qdisc", wanted, found):
-        if isinstance(wanted.options, Raw):  # nobody knows what a change would leave as it is
-            return True
-        if codec("qdisc", wanted.kind).unchangeable(found.options, wanted.options):
-            return True
+    if not same("qdisc", wanted, found) and codec("qdisc", wanted.kind).unchangeable(found.options, wanted.options):
+        return True
     parents = {entry.handle: entry.parent for entry in current.classes}
     return any(parents.get(entry.handle, entry.parent) != entry.parent for entry in desired.classes)
 
@@ -117,7 +114,7 @@ class _Settled:
 
     def options(self, entry: Class) -> Any:
         if entry.kind != "htb":
-            return entry.options
+            return entry.kind  # options are carried, see steps.same
         from .kinds import htb
 
         if entry.handle in self._inner:
