@@ -31,7 +31,6 @@ from tests.oracle import tc as oracle
 
 _numbers = itertools.count()
 CLONE_NEWNET = 0x40000000  # linux/sched.h
-EMPTY: oracle.Tree = {"qdiscs": [], "classes": [], "filters": []}
 
 
 @contextmanager
@@ -53,15 +52,15 @@ class Bench:
     """One interface under test: the engine on one side, tc on the other."""
 
     def __init__(self, place: Netns, prompt: Prompt, device: str, folder: Path) -> None:
-        self.place, self.prompt, self.device, self.memory = place, prompt, device, Memory(folder)
+        self.place, self.prompt, self.device, self.folder = place, prompt, device, folder
         with inside(place):
             self.index = socket.if_nametoindex(device)
 
     def run(
-        self, tree: oracle.Tree = EMPTY, state: str = "present", purge: bool = False, check: bool = False
+        self, tree: oracle.Tree = oracle.NOTHING, state: str = "present", purge: bool = False, check: bool = False
     ) -> Report:
         """What the module tc does, in this process and with a memory of the test's own."""
-        module.TcDomain = partial(TcDomain, memory=self.memory)  # type: ignore[misc,assignment]
+        module.TcDomain = partial(TcDomain, memory=Memory(self.folder))  # type: ignore[misc,assignment]
         with inside(self.place):
             return module.run(
                 self.device,
@@ -120,7 +119,7 @@ class Prompt:
         """What the commands print; the test fails where one of them fails."""
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
-        self._shell.stdin.write(f"(set -e\n{text}\n)\necho; echo :done $?\n")
+        self._shell.stdin.write(f"(set -e\n{text}\n)\nrc=$?; echo; echo :done $rc\n")
         self._shell.stdin.flush()
         printed: list[str] = []
         for line in self._shell.stdout:

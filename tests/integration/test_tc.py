@@ -140,3 +140,32 @@ def test_second_run_writes_nothing(benches: list[Bench], place: Netns) -> None:
         assert seen() == []
         ours.run(htb(ONE, TWO, qdiscs=TREES["leaves"]["qdiscs"][1:], filters=[{"match": ["u32 0 0"], "flowid": "1:1"}]))
         assert len(seen()) > 0  # the monitor does see what is written
+
+
+def ports(*numbers: int) -> dict[str, Any]:
+    return htb(ONE, filters=[{"match": [f"ip dport {number} 0xffff"], "flowid": "1:1"} for number in numbers])
+
+
+def test_u32_filters_keep_their_order_where_deletions_left_gaps(benches: list[Bench]) -> None:
+    ours, theirs, *_ = benches
+    for way in (ports(1, 2), ports(2, 3), ports(2, 3, 4), ports(4, 2), ports(2, 1, 4, 3)):
+        ours.run(way)
+    theirs.make(ports(2, 1, 4, 3))
+    assert ours.state() == theirs.state()
+
+
+def test_leaves_that_exchange_their_handles(benches: list[Bench]) -> None:
+    ours, theirs, *_ = benches
+    for handles in (("10:", "20:"), ("20:", "10:")):
+        tree = htb(
+            ONE,
+            TWO,
+            qdiscs=[
+                {"parent": f"1:{minor}", "handle": handle, "kind": "pfifo", "limit": minor}
+                for minor, handle in enumerate(handles, 1)
+            ],
+        )
+        steps = ours.run(tree).steps
+    theirs.make(tree)
+    assert ours.state() == theirs.state()
+    assert "disruptive" in steps[0]

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.errors import MissingCapability, RolledBack
+from plugins.module_utils.errors import ForeignState, MissingCapability, RolledBack, TestbedError
 from plugins.module_utils.tc.kinds.netem import Netem
 from tests.integration.engine import Bench, Prompt
 from tests.integration.places import Netns
 from tests.integration.test_tc import htb
+from tests.integration.test_tc_before import give
 from tests.oracle import tc as oracle
 
 LATENCY64, JITTER64 = 10, 11  # TCA_NETEM_*
@@ -241,3 +242,44 @@ def test_the_original_testbeds_tree(place: Netns, prompt: Prompt, tmp_path: Path
         assert (bench.state(), bench.show(["1:3"])) == (wanted, shown)
         assert bench.run(state="absent").changed
         assert bench.state() == []
+
+
+UNKNOWN = {
+    "fq_codel": ["qdisc add dev {0} root handle 5: fq_codel limit 500 target 7ms noecn"],
+    "sfq": ["qdisc add dev {0} root handle 5: sfq perturb 10 quantum 2000 flows 99"],
+    "codel": ["qdisc add dev {0} root handle 5: codel limit 99 ecn"],
+    "prio with leaves and filters": [
+        "qdisc add dev {0} root handle 5: prio bands 4",
+        "qdisc add dev {0} parent 5:2 handle 52: netem delay 3ms loss 1% 2%",
+        "qdisc add dev {0} parent 5:3 handle 53: fq_codel",
+        "filter add dev {0} parent 5: prio 3 protocol ip u32 match ip dport 23 0xffff flowid 5:2",
+        "filter add dev {0} parent 5: prio 5 protocol ip handle 0x3/0xff fw flowid 5:2",
+    ],
+    "hfsc": [
+        "qdisc add dev {0} root handle 5: hfsc default 1",
+        "class add dev {0} parent 5: classid 5:1 hfsc sc rate 1mbit ul rate 2mbit",
+    ],
+    "drr": ["qdisc add dev {0} root handle 5: drr", "class add dev {0} parent 5: classid 5:1 drr quantum 3000"],
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_a_foreign_root_of_an_unknown_kind_is_carried_and_given_back(both: tuple[Bench, Bench], kind: str) -> None:
+    ours, _theirs = both
+    give(ours, UNKNOWN[kind])
+    before, state = ours.show(), ours.state()
+    with pytest.raises(ForeignState, match=r"qdisc \w+ 5:"):
+        ours.run(FILTERS["one"])
+    assert ours.state() == state
+    ours.run(FILTERS["one"], purge=True)
+    ours.run(state="absent")
+    assert ours.show() == before
+
+
+def test_what_could_not_be_given_back_is_not_replaced(both: tuple[Bench, Bench]) -> None:
+    ours, _theirs = both
+    give(ours, [*UNKNOWN["prio with leaves and filters"], "filter add dev {0} parent 5: prio 9 flower classid 5:3"])
+    before = ours.state()
+    with pytest.raises(TestbedError, match="filters of kind flower, which could not be given back"):
+        ours.run(FILTERS["one"], purge=True)
+    assert ours.state() == before

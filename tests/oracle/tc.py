@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Tree = Mapping[str, Sequence[Mapping[str, Any]]]
+NOTHING: Tree = {"qdiscs": [], "classes": [], "filters": []}
 
 DUMPS = {"qdisc": 38, "class": 42, "filter": 46}  # RTM_GET* (linux/rtnetlink.h)
 KIND, OPTIONS = 1, 2  # TCA_*
