@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -24,7 +25,7 @@ from plugins.module_utils.measure.judge import (
 SENT = list(range(2000))
 
 
-def dropped(order: list[int | None], every: int, phase: int) -> set[int]:
+def dropped(order: Sequence[int | None], every: int, phase: int) -> set[int]:
     """What arrives when the kernel drops one place in each group of the counted packets."""
     return {n for place, n in enumerate(order) if n is not None and place % every != phase}
 
@@ -140,7 +141,9 @@ def test_memory_widens_what_is_tolerated() -> None:
 
 def test_right_losses_hardly_ever_fail() -> None:
     fate = random.Random(3)
-    fails = sum(not judge_share(0.05, sum(fate.random() < 0.05 for _ in range(1000)), 1000).ok for _ in range(300))
+    fails = sum(
+        not judge_share(0.05, sum(fate.random() < 0.05 for _n in range(1000)), 1000).ok for _n in range(300)
+    )
     assert fails <= 3
 
 
@@ -172,7 +175,7 @@ def test_delay_without_answers_fails() -> None:
 @pytest.mark.parametrize(("width", "ok"), [(0.01, True), (0.02, False), (0.0, False)])
 def test_jitter_is_half_the_width(width: float, ok: bool) -> None:
     fate = random.Random(5)
-    assert judge_jitter(0.01, [0.05 + fate.uniform(-width, width) for _ in range(100)], normal=False).ok is ok
+    assert judge_jitter(0.01, [0.05 + fate.uniform(-width, width) for _n in range(100)], normal=False).ok is ok
 
 
 def stream(rate: float, count: int, length: int = 514, burst: int = 0) -> list[Arrival]:
