@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -13,6 +14,13 @@ from ...netlink import attribute, attributes, each_attribute, integer, nested, s
 TCA_ACT_KIND, TCA_ACT_OPTIONS = 1, 2
 TCA_GACT_PARMS = 2
 GACT = struct.Struct("=IIiii")  # tc_gact: index, capabilities, verdict, references, bindings
+
+
+def parse_interface(value: object) -> str:
+    """A name that an interface can have (IFNAMSIZ); whether there is one, the kernel says."""
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s/:]{1,15}", value):
+        raise ValueError("write the name of an interface: 1 to 15 characters without blanks, slashes and colons")
+    return value
 
 
 class Action(NamedTuple):

@@ -11,7 +11,7 @@ from ... import schema, units
 from ...netlink import attribute, attributes, integer, string, text, u32
 from ..model import handle_text, parse_handle
 from .base import Kind, words
-from .filters import Action, decode_actions, encode_actions, render_actions
+from .filters import Action, decode_actions, encode_actions, parse_interface, render_actions
 
 TCA_FW_CLASSID, TCA_FW_INDEV, TCA_FW_ACT, TCA_FW_MASK = 1, 3, 4, 5
 WHOLE_MARK = 0xFFFFFFFF
@@ -65,7 +65,7 @@ FW = Kind(
     {
         "flowid": schema.leaf(parse_handle),
         "mask": schema.leaf(lambda value: units.parse_integer(value, 1)),
-        "indev": schema.text,
+        "indev": schema.leaf(parse_interface),
     },
     _build,
     _encode,

@@ -15,7 +15,7 @@ from ... import schema
 from ...netlink import attribute, attributes, integer, string, text, u32
 from ..model import handle_text, parse_handle
 from .base import Kind
-from .filters import Action, decode_actions, encode_actions, render_actions
+from .filters import Action, decode_actions, encode_actions, parse_interface, render_actions
 
 TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT, TCA_U32_INDEV, TCA_U32_MARK = 1, 5, 7, 8, 10
 SELECTOR = struct.Struct("=BBBxHHhhI")  # tc_u32_sel: flags, offset shift, keys, offset mask, offset, …, hash mask
@@ -216,7 +216,7 @@ FILTER = Kind(
     {
         "match": schema.sequence(schema.leaf(parse_match)),
         "flowid": schema.leaf(parse_handle),
-        "indev": schema.text,
+        "indev": schema.leaf(parse_interface),
     },
     _build,
     encode,
