@@ -227,7 +227,7 @@ def test_nothing_is_left_after_a_crash_at_any_stage(own: Lab, stage: str) -> Non
         argv, cwd=CHECKOUT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        wait_for(lambda: (crashed.run_dir / stage).exists(), 60)
+        wait_for((crashed.run_dir / stage).exists, 60)
     finally:
         for pid in [playbook.pid, *workers(crashed)]:
             try:

@@ -106,7 +106,7 @@ for _name, _tree in list(TREES.items()):
 
 @pytest.mark.parametrize("name", TREES)
 def test_made_as_tc_makes_it(benches: list[Bench], name: str) -> None:
-    ours, theirs, *_ = benches
+    ours, theirs, *_more = benches
     theirs.make(TREES[name])
     report = ours.run(TREES[name])
     assert ours.state() == theirs.state()
@@ -123,7 +123,7 @@ CHANGES = list(itertools.pairwise([*TREES, *reversed(TREES)]))
 
 @pytest.mark.parametrize(("first", "second"), CHANGES)
 def test_nothing_of_the_first_is_left_after_the_second(benches: list[Bench], first: str, second: str) -> None:
-    ours, theirs, *_ = benches
+    ours, theirs, *_more = benches
     theirs.make(TREES[second])
     ours.run(TREES[first])
     ours.run(TREES[second])
@@ -147,7 +147,7 @@ def ports(*numbers: int) -> dict[str, Any]:
 
 
 def test_u32_filters_keep_their_order_where_deletions_left_gaps(benches: list[Bench]) -> None:
-    ours, theirs, *_ = benches
+    ours, theirs, *_more = benches
     for way in (ports(1, 2), ports(2, 3), ports(2, 3, 4), ports(4, 2), ports(2, 1, 4, 3)):
         ours.run(way)
     theirs.make(ports(2, 1, 4, 3))
@@ -155,7 +155,7 @@ def test_u32_filters_keep_their_order_where_deletions_left_gaps(benches: list[Be
 
 
 def test_leaves_that_exchange_their_handles(benches: list[Bench]) -> None:
-    ours, theirs, *_ = benches
+    ours, theirs, *_more = benches
     for handles in (("10:", "20:"), ("20:", "10:")):
         tree = htb(
             ONE,

@@ -90,7 +90,7 @@ def root(parameters: dict[str, Any]) -> oracle.Tree:
 
 @pytest.fixture
 def both(benches: list[Bench]) -> tuple[Bench, Bench]:
-    ours, theirs, *_ = benches
+    ours, theirs, *_more = benches
     return ours, theirs
 
 

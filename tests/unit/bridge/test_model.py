@@ -52,7 +52,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "path"), BAD, ids=[f"{path}-{index}" for index, (_, path) in enumerate(BAD)])
+@pytest.mark.parametrize(("wrong", "path"), BAD, ids=[f"{path}-{index}" for index, (_wrong, path) in enumerate(BAD)])
 def test_refused_with_its_path(wrong: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse({**GOOD, **wrong})
