@@ -100,6 +100,26 @@ int send_one(int fd, const unsigned char *packet, size_t length, uint64_t deadli
     }
 }
 
+/* Hand a batch to the kernel; how many it took. */
+unsigned send_batch(int fd, unsigned char packets[][SNAP], const size_t *lengths, unsigned count, uint64_t deadline, int *error) {
+    struct mmsghdr messages[BATCH];
+    struct iovec parts[BATCH];
+    unsigned done = 0;
+    for (unsigned i = 0; i < count; i++) {
+        parts[i] = (struct iovec){packets[i], lengths[i]};
+        messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &parts[i], .msg_iovlen = 1}};
+    }
+    while (done < count) {
+        int sent = count > 1 ? sendmmsg(fd, messages + done, count - done, 0) : -1;
+        if (sent <= 0) { /* one alone, or the first of the rest was refused: with patience */
+            if ((*error = send_one(fd, packets[done], lengths[done], deadline))) break;
+            sent = 1;
+        }
+        done += sent;
+    }
+    return done;
+}
+
 /* The payload of ours at this place, or NULL. */
 static const struct wire *wire_at(const unsigned char *frame, size_t captured, size_t offset, uint32_t run) {
     const struct wire *wire = (const struct wire *)(frame + offset);

@@ -13,6 +13,7 @@
 
 #define MAGIC 0x696d7031u /* "imp1": the first four bytes of every payload of ours */
 #define SNAP 2048         /* bytes kept of a frame while it is examined */
+#define BATCH 64          /* packets a system call takes */
 
 /* Bounds that hold whatever the command line says: this program can offer a lot of traffic. */
 #define MAX_COUNT 1000000.0
@@ -20,6 +21,8 @@
 #define MAX_SECONDS 300.0  /* for senders */
 #define MAX_WATCH 1800.0   /* for recorders, in seconds */
 #define MAX_RECORDS 600000 /* a recorder stops writing here and says so */
+
+#define UNIMPAIRED 1000 /* added to a flow's number where a packet passes beside the class; numbers stay below it */
 
 enum kind { KIND_TRAIN = 1, KIND_RATE = 2, KIND_REQUEST = 3, KIND_REPLY = 4 };
 
@@ -102,6 +105,7 @@ int header_length(int protocol);
 size_t build(const struct flow *flow, unsigned char *packet, enum kind kind, uint32_t seq);
 int open_sender(struct flow *flow);
 int send_one(int fd, const unsigned char *packet, size_t length, uint64_t deadline);
+unsigned send_batch(int fd, unsigned char packets[][SNAP], const size_t *lengths, unsigned count, uint64_t deadline, int *error);
 struct seen {
     const struct wire *wire; /* NULL: not a packet of ours that can be read */
     int damaged;             /* of ours by its place and shape, but not intact */

@@ -34,23 +34,36 @@ static struct plan plan_options(char **argv) {
     return plan;
 }
 
+/* A system call for each packet is what limits a small board: packets that are due anyway leave together. */
+static unsigned due_by(const struct plan *plan, uint64_t start, uint32_t seq, uint64_t now) {
+    unsigned most = plan->kind == KIND_RATE ? BATCH : 1;
+    if (most > plan->count - seq) most = plan->count - seq;
+    unsigned due = 1;
+    while (due < most && start + (seq + due) / plan->rate * 1e9 <= now) due++;
+    return due;
+}
+
 int command_send(char **argv) {
-    static unsigned char packet[SNAP];
+    static unsigned char packets[BATCH][SNAP];
+    static size_t lengths[BATCH];
     struct plan plan = plan_options(argv);
     int fd = open_sender(&plan.flow), error = 0;
     report("{\"event\": \"start\", \"flow\": %u, \"kind\": %d, \"count\": %u, \"rate\": %.1f}", plan.flow.id, plan.kind,
            plan.count, plan.rate);
     uint64_t start = monotonic(), deadline = start + plan.limit, latest = 0;
+    uint64_t lead = plan.kind == KIND_RATE ? BATCH / 2 / plan.rate * 1e9 : 0; /* let half a batch become due, */
+    if (lead > 2000000) lead = 0;                                               /* where that takes 2 ms at most */
     uint32_t seq = 0;
     struct timeval patience = {.tv_usec = 200000};
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    for (; seq < plan.count; seq++) {
-        uint64_t due = start + seq / plan.rate * 1e9, now = monotonic();
+    while (seq < plan.count && !error) {
+        uint64_t due = start + lead + seq / plan.rate * 1e9, now = monotonic();
         if (now > deadline) break;
-        if (now < due) sleep_until(due);
+        if (now < due) sleep_until(due), now = due;
         else if (now - due > latest) latest = now - due;
-        size_t length = build(&plan.flow, packet, plan.kind, seq);
-        if ((error = send_one(fd, packet, length, deadline))) break;
+        unsigned batch = due_by(&plan, start, seq, now);
+        for (unsigned i = 0; i < batch; i++) lengths[i] = build(&plan.flow, packets[i], plan.kind, seq + i);
+        seq += send_batch(fd, packets, lengths, batch, deadline, &error);
     }
     double seconds = (monotonic() - start) / 1e9;
     report("{\"event\": \"sent\", \"flow\": %u, \"kind\": %d, \"sent\": %u, \"asked\": %u, \"seconds\": %.6f, "
@@ -75,7 +88,7 @@ static int64_t read_answer(int fd, const struct flow *flow, uint32_t *seq) {
     struct iovec part = {&wire, sizeof wire};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     if (recvmsg(fd, &message, MSG_DONTWAIT) < (ssize_t)sizeof wire) return 0;
-    if (wire.magic != htonl(MAGIC) || wire.run != htonl(flow->run) || wire.flow != htons(flow->id)) return 0;
+    if (wire.magic != htonl(MAGIC) || wire.run != htonl(flow->run) || ntohs(wire.flow) % UNIMPAIRED != flow->id) return 0;
     uint64_t at = realtime();
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_TIMESTAMPNS) {
@@ -100,20 +113,42 @@ static void collect(int fd, const struct plan *plan, int32_t *took, uint32_t *mi
     }
 }
 
-static void report_times(const struct plan *plan, const int32_t *took, uint32_t answered) {
-    char *list = malloc(plan->count * 12 + 1), *end = list;
-    if (!list) fail("no memory");
-    *list = 0;
-    for (uint32_t i = 0; i < plan->count; i++) end += sprintf(end, i ? ", %d" : "%d", took[i]);
-    report("{\"event\": \"rtt\", \"flow\": %u, \"sent\": %u, \"answered\": %u, \"us\": [%s]}", plan->flow.id, plan->count, answered, list);
-    free(list);
+/* Every `step`-th time from `first` on, as a list. */
+static void list_times(char *text, const struct plan *plan, const int32_t *took, uint32_t first, uint32_t step) {
+    *text = 0;
+    for (uint32_t i = first; i < plan->count; i += step) text += sprintf(text, i == first ? "%d" : ", %d", took[i]);
+}
+
+static void report_times(const struct plan *plan, const int32_t *took, uint32_t step) {
+    char *through = malloc(plan->count * 13 + 1), *aside = malloc(plan->count * 13 + 1);
+    if (!through || !aside) fail("no memory");
+    list_times(through, plan, took, 0, step);
+    *aside = 0;
+    if (step == 2) list_times(aside, plan, took, 1, step);
+    report("{\"event\": \"rtt\", \"flow\": %u, \"us\": [%s], \"unimpaired_us\": [%s]}", plan->flow.id, through, aside);
+    free(through), free(aside);
+}
+
+/* rtt with calibration=PORT: each request through the class is followed by one to that UDP port, half an interval later,
+ * numbered in between; so both see the same load of the machines. */
+static struct flow calibration_flow(char **argv, const struct flow *flow) {
+    struct flow other = *flow;
+    other.protocol = IPPROTO_UDP;
+    other.destination_port = number(argv, "calibration", 0, 0, 65535);
+    other.source_port = number(argv, "calibration_source", 0, 0, 65535);
+    other.id += UNIMPAIRED;
+    other.tos = other.mark = 0;
+    other.length = 14 + 20 + 8 + sizeof(struct wire);
+    return other;
 }
 
 int command_rtt(char **argv) {
     static unsigned char packet[SNAP];
     struct plan plan = plan_options(argv);
+    struct flow calibration = calibration_flow(argv, &plan.flow);
+    if (calibration.destination_port) plan.count *= 2, plan.rate *= 2;
     uint64_t patience = number(argv, "patience", 1, 0, MAX_SECONDS) * 1e9;
-    int answers = open_answers(plan.flow.reply), fd = open_sender(&plan.flow);
+    int answers = open_answers(plan.flow.reply), fd = open_sender(&plan.flow), other = open_sender(&calibration);
     int32_t *took = malloc(plan.count * sizeof *took);
     if (!took) fail("no memory");
     for (uint32_t i = 0; i < plan.count; i++) took[i] = -1;
@@ -123,13 +158,14 @@ int command_rtt(char **argv) {
     uint64_t start = monotonic(), deadline = start + plan.limit;
     for (uint32_t seq = 0; seq < plan.count && monotonic() < deadline; seq++) {
         collect(answers, &plan, took, &missing, start + (uint64_t)(seq / plan.rate * 1e9));
-        size_t length = build(&plan.flow, packet, KIND_REQUEST, seq);
-        int error = send_one(fd, packet, length, deadline);
+        int aside = calibration.destination_port && seq % 2;
+        size_t length = build(aside ? &calibration : &plan.flow, packet, KIND_REQUEST, seq);
+        int error = send_one(aside ? other : fd, packet, length, deadline);
         if (error) fail("flow %u: %s", plan.flow.id, strerror(error));
     }
     collect(answers, &plan, took, &missing, monotonic() + patience);
-    report_times(&plan, took, plan.count - missing);
+    report_times(&plan, took, calibration.destination_port ? 2 : 1);
     free(took);
-    close(fd), close(answers);
+    close(fd), close(other), close(answers);
     return 0;
 }

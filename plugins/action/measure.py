@@ -47,7 +47,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(ARGUMENTS)
+        _unused, arguments = self.validate_argument_spec(ARGUMENTS)
         variables = task_vars or {}
         self.node = str(variables.get("inventory_hostname", ""))
         phase = getattr(self, "phase_" + arguments["phase"])
@@ -190,7 +190,7 @@ class ActionModule(ActionBase):
 
     def _install(self) -> bool:
         """Bring the probe to the node; True where it was not there."""
-        machine, _, found = self._shell(
+        machine, _newline, found = self._shell(
             f"uname -m; test ! -e {PROBE} || sha256sum {PROBE}; cat {PROBE}.from 2>/dev/null || true"
         ).partition("\n")
         if machine.strip() == platform.machine():

@@ -13,7 +13,7 @@ from .flows import Flow, Subject
 from .schedule import Limits, Series, Stage
 from .topology import Lab
 
-UNIMPAIRED = 1000  # added to a flow's number where the same two nodes are measured beside the class
+UNIMPAIRED = 1000  # added to a flow's number where a packet passes beside the class; as in files/probe/probe.h
 REPLY_PORT = 42000  # requests are answered to this port + the flow's number
 SOURCE_PORT = 45000  # of unimpaired packets
 
@@ -76,7 +76,7 @@ def send_buffer(flow: Flow, asked: Asked) -> int:
     return int(min(4 << 20, max(128 << 10, in_flight))) if asked.rate else 4 << 20
 
 
-def series_line(series: Series, flow: Flow, asked: Asked, run: int, port: int) -> str:
+def series_line(series: Series, flow: Flow, asked: Asked, run: int, port: int, calibrate: bool) -> str:
     """One line of a script."""
     if series.command == "wait":
         return f"wait seconds={series.limit:.3f}"
@@ -92,7 +92,9 @@ def series_line(series: Series, flow: Flow, asked: Asked, run: int, port: int) -
             f"send_buffer={send_buffer(flow, asked)}"
         )
     if series.command == "rtt":
-        words.append(f"reply={REPLY_PORT + number} patience={1 + 2 * (asked.delay + asked.jitter):.1f}")
+        words.append(f"reply={REPLY_PORT + number} patience={0.5 + 4 * (asked.delay + asked.jitter):.1f}")
+        if calibrate:
+            words.append(f"calibration={port} calibration_source={SOURCE_PORT + flow.id}")
     return " ".join(words)
 
 
@@ -103,5 +105,5 @@ def script(stage: Stage, node: str, found: Iterable[Subject], run: int, limits: 
     mine = [chain for sender, chain in stage.chains if sender == node and chain]
     for number, chain in enumerate(mine):
         for series in chain:
-            lines.append(f"{number} " + series_line(series, *known[series.flow], run, limits.port))
+            lines.append(f"{number} " + series_line(series, *known[series.flow], run, limits.port, limits.calibrate))
     return "".join(line + "\n" for line in lines)

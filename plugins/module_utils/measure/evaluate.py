@@ -73,15 +73,21 @@ class Measured(NamedTuple):
         """Packets at the receiver, in the order of arrival."""
         return self.seen[flow.receiver].packets(flow.receive_interface, False, number or flow.id, kind)
 
-    def times(self, number: int) -> list[float]:
-        """Round trips in seconds; requests without an answer are left out."""
-        return [us / 1e6 for us in self.event("rtt", number).get("us", ()) if us >= 0]
+    def times(self, flow: Flow, what: str) -> list[float]:
+        """Round trips in seconds, `us` or `unimpaired_us`; requests without an answer are left out."""
+        return [us / 1e6 for us in self.event("rtt", flow.id).get(what, ()) if us >= 0]
+
+    def inside(self, flow: Flow, number: int) -> list[float]:
+        """Seconds that each request took through the impaired node, by that node's own clock."""
+        seen = self.seen[flow.node]
+        came = {one.seq: one.at for one in seen.packets(flow.entry, False, number, REQUEST)} if flow.entry else {}
+        left = seen.packets(flow.leave, True, number, REQUEST)
+        return [(one.at - came.get(one.seq, one.sent)) / 1e9 for one in left]
 
 
 def class_order(measured: Measured, subject: Subject) -> list[int | None]:
     """The class's packets in the order in which the node saw them: our numbers, None for anybody else's."""
-    flow = subject.flow
-    assert flow is not None
+    flow = subject.way
     seen = measured.seen[flow.node]
     if flow.entry:
         mine = [(one.at, one.seq) for one in seen.packets(flow.entry, False, flow.id, TRAIN)]
@@ -96,13 +102,12 @@ def class_order(measured: Measured, subject: Subject) -> list[int | None]:
     first, last = mine[0][0], mine[-1][0]
     foreign = [(at, None) for at in _foreign(measured, subject) if first < at < last]
     merged: list[tuple[int, int | None]] = [*mine, *foreign]
-    return [number for _, number in sorted(merged, key=lambda one: one[0])]
+    return [number for _unused, number in sorted(merged, key=lambda one: one[0])]
 
 
 def _foreign(measured: Measured, subject: Subject) -> Iterable[int]:
     """Times of packets in the class that are not this flow's numbered ones."""
-    flow = subject.flow
-    assert flow is not None
+    flow = subject.way
     seen = measured.seen[flow.node]
     unimpaired = unimpaired_matches(measured.lab, flow.node, measured.limits.port)
     own_macs = measured.macs.get(flow.node, frozenset())
@@ -141,6 +146,7 @@ def _packet(frame: Other, point: str, outgoing: bool) -> Packet:
         frame.tos >> 2,
         in_interface="" if outgoing else point,
         forwarded=not outgoing,
+        ethertype=frame.ethertype,
     )
 
 
@@ -158,11 +164,13 @@ def _flow_packet(flow: Flow, point: str) -> Packet:
     )
 
 
-def rates(measured: Measured, flow: Flow, burst: int) -> tuple[float, int, float]:
-    """(bit/s, packets, bit/s of the unimpaired path or 0) at the receiver."""
+def rate_arrivals(measured: Measured, flow: Flow, burst: int) -> Sequence[judge.Arrival]:
+    """A class's packets of load at the receiver, without what a burst let through at the start."""
     arrivals = [judge.Arrival(one.at, one.length) for one in measured.arrived(flow, RATE)]
-    skip = max(2 * burst, sum(one.length for one in arrivals) // 10)
-    rate, samples = judge.rate_of(arrivals, skip)
+    return judge.settled(arrivals, max(2 * burst, sum(one.length for one in arrivals) // 10))
+
+
+def capacity(measured: Measured, flow: Flow) -> float:
+    """bit/s that the unimpaired path carries, the lower of before and after; 0: not measured."""
     plain = [judge.Arrival(one.at, one.length) for one in measured.arrived(flow, RATE, UNIMPAIRED + flow.id)]
-    capacity, enough = judge.rate_of(plain, 0)
-    return rate, samples, capacity if enough >= 20 else 0.0
+    return min((judge.rate_of(part) for part in judge.parts(plain) if len(part) >= 20), default=0.0)

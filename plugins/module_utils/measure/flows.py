@@ -52,6 +52,13 @@ class Subject(NamedTuple):
     def asked(self) -> Asked:
         return self.of.asked
 
+    @property
+    def way(self) -> Flow:
+        """The flow, where one was found; only such subjects are sent for and judged."""
+        if self.flow is None:
+            raise AssertionError(f"no flow through {self.of.name}: {self.reason}")
+        return self.flow
+
 
 class _Path(NamedTuple):
     sender: Place
@@ -83,7 +90,8 @@ def _paths(lab: Lab, node: str, impaired: Impaired) -> Iterator[_Path]:
 
 def _headers(conditions: Mapping[str, Any], port: int, own: bool) -> Iterator[dict[str, Any]]:
     """Headers that may fulfil one set of conditions."""
-    protocols = [protocol_number(conditions["protocol"])] if conditions.get("protocol") is not None else [17, 6]
+    asked = conditions.get("protocol")
+    protocols = [17, 6] if asked in (None, "ipv4") else [protocol_number(asked)]
     either = first_port(conditions["port"]) if conditions.get("port") is not None else 0
     source = first_port(conditions["source_port"]) if conditions.get("source_port") is not None else port
     destination = first_port(conditions["destination_port"]) if conditions.get("destination_port") is not None else port

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .asked import Class
 
+ETHERTYPES = {"ipv4": 0x0800, "arp": 0x0806, "ipv6": 0x86DD}
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 WITH_PORTS = (6, 17)
 DSCP = {
@@ -34,6 +35,7 @@ class Packet(NamedTuple):
     mark: int = 0
     in_interface: str = ""  # where it enters the node; empty: the node's own
     forwarded: bool = False
+    ethertype: int = 0x0800
 
 
 def protocol_number(value: object) -> int:
@@ -51,7 +53,7 @@ def _in_ports(value: object, port: int) -> bool:
     """A port, a range `1000-2000`, or a list of them."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return any(_in_ports(one, port) for one in value)
-    low, _, high = str(value).replace(":", "-").partition("-")
+    low, _unused, high = str(value).replace(":", "-").partition("-")
     return int(low) <= port <= int(high or low)
 
 
@@ -64,7 +66,7 @@ def first_port(value: object) -> int:
 
 def mark_of(value: object) -> tuple[int, int]:
     """(value, mask) of `5`, `0x5/0xff`."""
-    number, _, mask = str(value).partition("/")
+    number, _unused, mask = str(value).partition("/")
     return int(number, 0), int(mask, 0) if mask else 0xFFFFFFFF
 
 
@@ -75,6 +77,12 @@ def _in_network(value: object, address: str) -> bool:
     )
 
 
+def _is_protocol(value: object, packet: Packet) -> bool:
+    if value in ETHERTYPES:
+        return packet.ethertype == ETHERTYPES[str(value)]
+    return packet.ethertype == 0x0800 and packet.protocol == protocol_number(value)
+
+
 def _holds(key: str, value: Any, packet: Packet) -> bool:
     has_ports = packet.protocol in WITH_PORTS
     if key == "port":
@@ -83,7 +91,8 @@ def _holds(key: str, value: Any, packet: Packet) -> bool:
         number, mask = mark_of(value)
         return packet.mark & mask == number
     tests = {
-        "protocol": lambda: packet.protocol == protocol_number(value),
+        "protocol": lambda: _is_protocol(value, packet),
+        "address": lambda: _in_network(value, packet.source) or _in_network(value, packet.destination),
         "source": lambda: _in_network(value, packet.source),
         "destination": lambda: _in_network(value, packet.destination),
         "source_port": lambda: has_ports and _in_ports(value, packet.source_port),

@@ -53,7 +53,7 @@ def decode(data: bytes) -> Iterator[Ours | Other]:
         if data[offset] == ord("P"):
             if offset + _OURS.size > len(data):
                 return
-            _, point, kind, where, flow, length, at, sent, seq, _ = _OURS.unpack_from(data, offset)
+            _unused, point, kind, where, flow, length, at, sent, seq, _unused = _OURS.unpack_from(data, offset)
             yield Ours(point, kind, where & 7 == OUTGOING, where > 127, flow, length, at, sent, seq)
             offset += _OURS.size
         elif data[offset] == ord("F"):
@@ -66,8 +66,8 @@ def decode(data: bytes) -> Iterator[Ours | Other]:
 
 
 def _other(fields: tuple[Any, ...]) -> Other:
-    _, point, protocol, where, ethertype, length, at, mac, source_port, destination_port, *rest = fields
-    source, destination, tos, _, from_mac = rest
+    _unused, point, protocol, where, ethertype, length, at, mac, source_port, destination_port, *rest = fields
+    source, destination, tos, _unused, from_mac = rest
     addresses = _dotted(source), _dotted(destination)
     outgoing = where & 7 == OUTGOING
     return Other(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from statistics import median
 
 from . import judge
 from .commands import UNIMPAIRED
-from .evaluate import Measured, Row, class_order, rates
+from .evaluate import Measured, Row, capacity, class_order, rate_arrivals
 from .flows import Flow, Subject
 from .judge import Verdict
 from .schedule import RATE, TRAIN, train_length
@@ -24,14 +25,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.4g}%" if share else "0"
 
 
-def base_times(measured: Measured, flow: Flow) -> list[float]:
-    """Unimpaired round trips between the same two nodes: measured once for all their flows."""
-    for number, other in measured.flows.items():
-        if (other.sender, other.receiver) == (flow.sender, flow.receiver):
-            times = measured.times(UNIMPAIRED + number)
-            if times:
-                return times
-    return []
+def _inside(measured: Measured, flow: Flow) -> float | None:
+    """Delay by the impaired node's own clock, less that of unimpaired requests."""
+    through, base = measured.inside(flow, flow.id), measured.inside(flow, UNIMPAIRED + flow.id)
+    return median(through) - median(base) if through and base else None
 
 
 def delay_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
@@ -39,19 +36,18 @@ def delay_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     asked, flow = subject.asked, subject.flow
     if flow is None or asked.loss >= 1 or not measured.limits.calibrate:
         return
-    through = measured.times(flow.id)
-    base = base_times(measured, flow)
+    through, base = measured.times(flow, "us"), measured.times(flow, "unimpaired_us")
     if asked.reorder and base:  # what overtakes is not delayed: judged by `reorder`
         through = [one for one in through if one - min(base) > asked.delay / 2]
-    yield _row(subject, "delay", _time(asked.delay), judge.judge_delay(asked.delay, through, base, asked.jitter))
+    verdict = judge.judge_delay(asked.delay, through, base, asked.jitter, _inside(measured, flow))
+    yield _row(subject, "delay", _time(asked.delay), verdict)
     if asked.jitter:
         yield _row(subject, "jitter", _time(asked.jitter), judge.judge_jitter(asked.jitter, through, asked.normal))
 
 
 def _unreadable(measured: Measured, subject: Subject) -> tuple[int, int]:
     """(damaged frames of ours that leave the node, those among them whose number cannot be read)."""
-    flow = subject.flow
-    assert flow is not None
+    flow = subject.way
     seen, length = measured.seen[flow.node], train_length(flow, subject.asked)
     damaged = unreadable = 0
     for (point, outgoing, number, kind), packets in seen.ours.items():
@@ -65,8 +61,7 @@ def _unreadable(measured: Measured, subject: Subject) -> tuple[int, int]:
 
 def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     """drop, loss, duplicate, corrupt and reorder, from numbered packets."""
-    asked, flow = subject.asked, subject.flow
-    assert flow is not None
+    asked, flow = subject.asked, subject.way
     order = class_order(measured, subject)
     sent = [one for one in order if one is not None]
     packets = measured.arrived(flow, TRAIN)
@@ -83,7 +78,7 @@ def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
         verdict = judge.judge_share(asked.duplicate, twice, len(arrived))
         yield _row(subject, "duplicate", _percent(asked.duplicate), verdict)
     if asked.corrupt:
-        damaged, _ = _unreadable(measured, subject)
+        damaged, _unused = _unreadable(measured, subject)
         yield _row(subject, "corrupt", _percent(asked.corrupt), judge.judge_share(asked.corrupt, damaged, len(sent)))
     if asked.reorder:
         early, judged = _overtaking(measured, subject)
@@ -91,8 +86,7 @@ def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
 
 
 def _loss_rows(measured: Measured, subject: Subject, order: list[int | None], arrived: set[int]) -> Iterator[Row]:
-    asked, flow = subject.asked, subject.flow
-    assert flow is not None
+    asked, flow = subject.asked, subject.way
     sent = [one for one in order if one is not None]
     if asked.every:  # both: the n-th are all missing, and the rest lose their share
         phase = judge.nth(order, arrived, asked.every).phase
@@ -125,8 +119,7 @@ def _enough(measured: Measured, flow: Flow, verdict: Verdict) -> Verdict:
 
 def _overtaking(measured: Measured, subject: Subject) -> tuple[int, int]:
     """(packets that were not delayed, packets), by the node's own clock."""
-    flow = subject.flow
-    assert flow is not None
+    flow = subject.way
     seen = measured.seen[flow.node]
     came = {one.seq: one.at for one in seen.packets(flow.entry, False, flow.id, TRAIN)} if flow.entry else {}
     took = [one.at - came.get(one.seq, one.sent) for one in seen.packets(flow.leave, True, flow.id, TRAIN)]
@@ -138,12 +131,12 @@ def rate_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     asked, flow = subject.asked, subject.flow
     if flow is None or not asked.rate or asked.loss >= 0.9:
         return
-    got, samples, capacity = rates(measured, flow, asked.burst)
     sent = measured.event("sent", flow.id, RATE)
     length = next((one.length for one in measured.arrived(flow, RATE)), 0)
     kept = (1 - asked.loss) * (1 - (1 / asked.every if asked.every else 0))
     offered = 8.0 * length * int(sent["sent"]) / float(sent["seconds"]) * kept if sent and flow.entry else 0.0
-    verdict = judge.judge_rate(asked.rate, got, samples, capacity, offered)
+    path = judge.Path(capacity(measured, flow), offered)
+    verdict = judge.judge_rate(asked.rate, rate_arrivals(measured, flow, asked.burst), path)
     yield _row(subject, "rate", judge.rate_text(asked.rate), verdict)
 
 

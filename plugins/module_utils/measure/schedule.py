@@ -16,7 +16,6 @@ LEAST = {"udp": 70, "icmp": 70, "tcp": 82}  # layer 2 length of the smallest num
 FULL = 1514
 HEAVY = 20e6  # bit/s; above it a rate is measured with nothing else on the wire
 OVERLOAD = 1.5
-CALIBRATION_LENGTH = LEAST["udp"]
 
 
 class Limits(NamedTuple):
@@ -40,7 +39,7 @@ class Series(NamedTuple):
     rate: float = 0.0  # packets a second
     length: int = 0  # layer 2, bytes
     limit: float = 0.0  # seconds
-    unimpaired: bool = False  # through the calibration port rather than the class
+    unimpaired: bool = False  # through the calibration port rather than the class; requests alternate
 
     @property
     def seconds(self) -> float:
@@ -54,8 +53,7 @@ def train_length(flow: Flow, asked: Asked) -> int:
 
 def requests(subject: Subject, limits: Limits) -> Series:
     """Timed requests: slow enough for jitter not to reorder them, and below a quarter of the rate."""
-    asked, flow = subject.asked, subject.flow
-    assert flow is not None
+    asked, flow = subject.asked, subject.way
     length = LEAST[flow.protocol]
     rate = min(50.0, 1 / (2.5 * asked.jitter) if asked.jitter else 50.0)
     if asked.rate:
@@ -66,8 +64,7 @@ def requests(subject: Subject, limits: Limits) -> Series:
 
 def train(subject: Subject, limits: Limits) -> Series:
     """Numbered packets below the class's rate, so that nothing is lost to a full queue."""
-    asked, flow = subject.asked, subject.flow
-    assert flow is not None
+    asked, flow = subject.asked, subject.way
     length = train_length(flow, asked)
     rate = min(limits.pace, 0.85 * asked.rate / (8 * length)) if asked.rate else limits.pace
     count = max(1, min(limits.packets, int(rate * limits.seconds)))
@@ -107,7 +104,7 @@ class Stage(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        return max((sum(one.seconds for one in chain) for _, chain in self.chains), default=0.0)
+        return max((sum(one.seconds for one in chain) for _unused, chain in self.chains), default=0.0)
 
 
 def stages(found: list[Subject], limits: Limits) -> list[Stage]:
@@ -115,29 +112,30 @@ def stages(found: list[Subject], limits: Limits) -> list[Stage]:
     measured = [one for one in found if one.flow]
     if not measured:
         return []
-    timed: list[tuple[str, tuple[Series, ...]]] = []
-    seen: set[tuple[str, str]] = set()
     light: list[tuple[str, tuple[Series, ...]]] = []
     later: list[Stage] = []
     for subject in measured:
-        flow = subject.flow
-        assert flow is not None
-        chain = requests(subject, limits)
-        if limits.calibrate and (flow.sender, flow.receiver) not in seen:
-            seen.add((flow.sender, flow.receiver))
-            base = Series("rtt", flow.id, REQUEST, limits.requests, 50.0, CALIBRATION_LENGTH, 10.0, unimpaired=True)
-            timed.append((flow.sender, (base,)))
-        timed.append((flow.sender, (chain,)))
         series, alone = _sends(subject, limits)
-        light.append((flow.sender, series))
+        light.append((subject.way.sender, series))
         later += alone
-    return [Stage("delay", tuple(timed)), Stage("packets", tuple(light)), *later]
+    return [Stage("delay", _timed(measured, limits)), Stage("packets", tuple(light)), *later]
+
+
+def _timed(measured: list[Subject], limits: Limits) -> tuple[tuple[str, tuple[Series, ...]], ...]:
+    """One sender's requests one class after the other, three at most in a row: they disturb each other little."""
+    senders: dict[str, list[Series]] = {}
+    for subject in measured:
+        senders.setdefault(subject.way.sender, []).append(requests(subject, limits))
+    return tuple(
+        (sender, tuple(series[start : start + 3]))
+        for sender, series in senders.items()
+        for start in range(0, len(series), 3)
+    )
 
 
 def _sends(subject: Subject, limits: Limits) -> tuple[tuple[Series, ...], list[Stage]]:
     """A subject's part of the common stage, and stages of its own."""
-    flow, asked = subject.flow, subject.asked
-    assert flow is not None
+    flow, asked = subject.way, subject.asked
     numbered, load = train(subject, limits), overload(subject, limits)
     quiet = Series("wait", flow.id, limit=0.3 + asked.delay + asked.jitter)
     alone: list[Stage] = []
@@ -146,8 +144,9 @@ def _sends(subject: Subject, limits: Limits) -> tuple[tuple[Series, ...], list[S
         alone.append(Stage(f"packets {flow.id}", ((flow.sender, common),)))
         common = ()
     if load and asked.rate > HEAVY:
-        first = (capacity(load), Series("wait", flow.id, limit=0.3)) if limits.calibrate else ()
-        alone.append(Stage(f"rate {flow.id}", ((flow.sender, (*first, load, drain(asked, load))),)))
+        pause = Series("wait", flow.id, limit=0.3)
+        beside = (capacity(load), pause) if limits.calibrate else ()  # a busy machine changes
+        alone.append(Stage(f"rate {flow.id}", ((flow.sender, (*beside, load, drain(asked, load), *beside)),)))
     elif load:
         common = (*common, load, drain(asked, load))
     return common, alone

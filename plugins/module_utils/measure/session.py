@@ -87,7 +87,7 @@ class Session:
     def judge(self, number: int) -> list[Row]:
         """Rows that this stage has brought; they are kept."""
         stage, measured = self.stages[number], self.measured()
-        sent = {(one.flow, one.kind) for _, chain in stage.chains for one in chain if not one.unimpaired}
+        sent = {(one.flow, one.kind) for _unused, chain in stage.chains for one in chain if not one.unimpaired}
         found: list[tuple[int, Row]] = []
         for place, subject in enumerate(self.subjects):
             if subject.flow is None:
@@ -100,7 +100,7 @@ class Session:
                 found += [(place, row) for row in making.rate_rows(measured, subject)]
         with (self.directory / "rows").open("a") as file:
             file.writelines(json.dumps([place, *row]) + "\n" for place, row in found)
-        return [row for _, row in found]
+        return [row for _unused, row in found]
 
     def rows(self) -> list[Row]:
         """All rows in the inventory's order, with what could not be measured."""
@@ -109,7 +109,7 @@ class Session:
         found = [(line[0], Row(*line[1:])) for line in lines]
         for place, subject in enumerate(self.subjects):
             found += [(place, row) for row in making.other_rows(subject)]
-        return [row for _, row in sorted(found, key=lambda one: one[0])]
+        return [row for _unused, row in sorted(found, key=lambda one: one[0])]
 
     def problems(self) -> list[str]:
         """What the probe itself complained about."""
