@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def bridges() -> dict[str, str]:
         for bridge in sorted(INTERFACES.glob("*/brif"))
         for port in sorted(bridge.iterdir())
     }
+
+
+def interfaces() -> list[str]:
+    """Names of the interfaces in this network namespace."""
+    return sorted(name for _index, name in socket.if_nameindex())
 
 
 def memory() -> int:
@@ -38,7 +44,10 @@ def controller() -> str | None:
     for environment in _environments():
         connection = environment.get("SSH_CONNECTION", "").split()
         if connection:
-            address = ipaddress.ip_address(connection[0].partition("%")[0])
+            try:
+                address = ipaddress.ip_address(connection[0].partition("%")[0])
+            except ValueError:  # sshd behind a pipe knows no address and says UNKNOWN
+                return None
             mapped = getattr(address, "ipv4_mapped", None)
             return None if address.is_loopback else str(mapped or address)
     return None

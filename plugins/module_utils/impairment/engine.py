@@ -11,11 +11,11 @@ from typing import NamedTuple
 from .. import bridge_netfilter, guard, node
 from ..capabilities import forget, load
 from ..converge import Report, Target, converge, revert
-from ..errors import TestbedError
+from ..errors import InvalidInput, TestbedError
 from ..memory import Memory
 from ..netlink import Socket
 from ..tc.actions import ActionsDomain
-from ..tc.domain import TcDomain, interfaces_with_root
+from ..tc.domain import TcDomain, forget_restored, interfaces_with_root
 from . import compile as compiler
 from . import model, shape
 
@@ -46,8 +46,9 @@ def apply(
     """
     asked = model.parse(interfaces)
     passing = _management(management) + model.parse_management(calibration, "impairment_calibration")
-    with Socket() as rtnetlink:
+    with guard.alone(), Socket() as rtnetlink:
         domains = {entry.name: TcDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in asked}
+        _check_ingress(asked, node.interfaces())
         facts = compiler.Node(load(), node.bridges(), node.memory())
         wanted = compiler.compile_node(asked, passing, facts)
         for name, domain in domains.items():
@@ -59,28 +60,53 @@ def apply(
             *(Target(domain, wanted.trees[name]) for name, domain in domains.items()),
             *(Target(domain, domain.before()) for domain in leaving),
         ]
-        report = converge(targets, check)
-        pending = None
-        if not check:
-            _forget(leaving)
-            _forget_netfilter(wanted.counted)
-        if report.changed and not check and confirm_within:
-            pending = guard.arm(lambda: _take_back(targets, report, rtnetlink), confirm_within)
+        if check:
+            return Outcome(converge(targets, check), wanted.backends, wanted.warnings, None)
+        try:
+            report = converge(targets)
+        finally:
+            forget_restored(rtnetlink)
+        _forget_netfilter(wanted.counted)
+        pending = _to_confirm(targets, report, rtnetlink, confirm_within)
     return Outcome(report, wanted.backends, wanted.warnings, pending)
+
+
+def _check_ingress(asked: Sequence[model.Interface], present: Sequence[str]) -> None:
+    """Refuse an in_interface that the node does not have: the kernel would refuse its filter halfway."""
+    for interface in asked:
+        for entry in interface.classes:
+            for index, match in enumerate(entry.matches):
+                if match.in_interface and match.in_interface not in present:
+                    place = f"{entry.path}.match" + (f"[{index}]" if len(entry.matches) > 1 else "")
+                    allowed = "this node has the interfaces " + ", ".join(present)
+                    raise InvalidInput(f"{place}.in_interface", match.in_interface, allowed)
+
+
+def _to_confirm(targets: Sequence[Target], report: Report, rtnetlink: Socket, within: float) -> guard.Pending | None:
+    """This change, and those before it of which nobody has told yet whether the node can still be reached."""
+    if not within:
+        guard.trust()
+        return None
+    if report.changed:
+        return guard.arm(lambda: _take_back(targets, report, rtnetlink), within)
+    older = guard.waiting()
+    return guard.Pending(older) if older else None
 
 
 def clear(check: bool = False) -> Report:
     """Every interface as it was before us."""
-    with Socket() as rtnetlink:
+    with guard.alone(), Socket() as rtnetlink:
         domains = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink)]
         targets = [
             *_netfilter((), (), None, check),
             Target(ActionsDomain(rtnetlink), ()),
             *(Target(domain, domain.before()) for domain in domains),
         ]
+        if not check:
+            guard.trust()
         report = converge(targets, check)
         if not check:
-            _forget(domains)
+            forget_restored(rtnetlink)
             _forget_netfilter(())
             guard.tidy()
             forget()
@@ -119,14 +145,8 @@ def _take_back(targets: Sequence[Target], report: Report, rtnetlink: Socket) -> 
         revert(targets, report.states)
     except TestbedError:
         return  # nobody is left to tell; the next run finds what stands and converges it
-    ours = _ours(rtnetlink)
-    _forget(
-        [
-            target.domain
-            for target in targets
-            if isinstance(target.domain, TcDomain) and target.domain.interface not in ours
-        ]
-    )
+    finally:
+        forget_restored(rtnetlink)
 
 
 def _management(management: object) -> tuple[model.Match, ...]:
@@ -141,11 +161,6 @@ def _management(management: object) -> tuple[model.Match, ...]:
 
 def _ours(rtnetlink: Socket) -> list[str]:
     return interfaces_with_root(rtnetlink, shape.ROOT_HANDLE)
-
-
-def _forget(domains: Sequence[TcDomain]) -> None:
-    for domain in domains:
-        domain.forget()
 
 
 def _forget_netfilter(counted: Sequence[model.Interface]) -> None:
