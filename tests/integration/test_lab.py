@@ -291,6 +291,7 @@ def test_a_bad_topology_is_refused_before_anything_is_touched(own: Lab) -> None:
     assert not bad.run_dir.exists()
 
 
+@pytest.mark.alone
 def test_three_nodes_answer_ssh_in_time_on_two_processors(own: Lab) -> None:
     """The bound is the promise of 15 s, a multiple of what it takes."""
     timed = Lab(f"{own.name}g")

@@ -20,6 +20,8 @@ import pytest
 from tests.integration.engine import Bench, inside
 from tests.oracle import tc as oracle
 
+pytestmark = pytest.mark.alone
+
 ETH_P_IP = 0x0800
 SO_RCVBUFFORCE = 33
 HEADERS = bytes(12) + struct.pack("!H", ETH_P_IP) + struct.pack("!BBHHHBBH4s4s", 0x45, 0, 92, 0, 0, 64, 17, 0, b"", b"")
@@ -106,12 +108,13 @@ def traffic(bench: Bench) -> Iterator[Callable[[], tuple[int, list[int]]]]:
 
 def shape(rate: str = "500mbit", prio: int = 10, others: int = 0) -> oracle.Tree:
     """The uniform shape: one wrapping class, a class for PORT, one for the rest by a last filter that takes all."""
-    top = {"parent": "1:", "classid": "1:ff", "kind": "htb", "rate": "10gbit", "burst": "1MB", "cburst": "1MB"}
-    under = {"parent": "1:ff", "kind": "htb", "burst": "1MB", "cburst": "1MB", "quantum": 60000}
+    bursts: dict[str, Any] = {"kind": "htb", "burst": "1MB", "cburst": "1MB"}
+    top = {**bursts, "parent": "1:", "classid": "1:ff", "rate": "10gbit"}
+    under = {**bursts, "parent": "1:ff", "quantum": 60000}
     classes = [top, {**under, "classid": "1:1", "rate": rate}, {**under, "classid": "1:2", "rate": "1mbit"}]
     classes += [{**under, "classid": f"1:{0x10 + number:x}", "rate": "2mbit"} for number in range(others)]
     common: dict[str, Any] = {"parent": "1:", "kind": "u32"}
-    filters = [{**common, "prio": prio, "match": [f"ip dport {PORT} 0xffff"], "flowid": "1:1"}]
+    filters: list[dict[str, Any]] = [{**common, "prio": prio, "match": [f"ip dport {PORT} 0xffff"], "flowid": "1:1"}]
     filters += [
         {**common, "prio": 1 + number, "match": [f"ip dport {number + 1} 0xffff"], "flowid": f"1:{0x10 + number:x}"}
         for number in range(others)
