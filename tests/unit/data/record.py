@@ -1,0 +1,76 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Record what a kernel dumps for trees that tc made: python3 -m tests.unit.data.record > tests/unit/data/KERNEL.json
+
+As root, in an empty network namespace (`unshare --net`), on the kernel in question. Imports nothing of the collection.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+from tests.oracle import tc as oracle
+
+HTB = ["qdisc add dev {0} root handle 1: htb default 0x2", "class add dev {0} parent 1: classid 1:1 htb rate 10mbit"]
+# What the kernel may lack stands in a group of its own.
+GROUPS = {
+    "htb": [
+        *HTB,
+        "class add dev {0} parent 1:1 classid 1:2 htb rate 1mbit ceil 5mbit prio 3 quantum 3000 overhead 24 mpu 64",
+        "class add dev {0} parent 1:1 classid 1:3 htb rate 40gbit ceil 80gbit burst 50001b cburst 100001b",
+    ],
+    "queues": [
+        *HTB,
+        "qdisc add dev {0} parent 1:1 handle 11: tbf rate 1mbit burst 5000b limit 30000b peakrate 2mbit mtu 2000b",
+    ],
+    "pfifo": ["qdisc add dev {0} root handle 1: pfifo limit 17"],
+    "bfifo": ["qdisc add dev {0} root handle 1: bfifo limit 9000"],
+    "u32": [
+        *HTB,
+        "filter add dev {0} parent 1: protocol ip prio 1 u32 match ip dport 7575 0xffff indev lo flowid 1:1",
+        "filter add dev {0} parent 1: protocol ip prio 1 u32 match ip src 10.0.0.0/8 flowid 1:1",
+        "filter add dev {0} parent 1: protocol all prio 2 u32 match u16 0x5254 0xffff at -14 flowid 1:1",
+    ],
+    "fw": [*HTB, "filter add dev {0} parent 1: protocol all prio 3 handle 0x2/0xff fw indev lo classid 1:1"],
+    "u32 mark": [*HTB, "filter add dev {0} parent 1: prio 1 u32 match u32 0 0 match mark 2 255 flowid 1:1"],
+    "netem": [
+        "qdisc add dev {0} root handle 1: netem limit 77 delay 20ms 3ms 11% loss random 1.5% 12% duplicate 2.5% 13% "
+        "corrupt 3.5% 14% reorder 4.5% 15% gap 3 rate 50gbit 1 64 -2 slot 1ms 2ms packets 7 bytes 8000 ecn"
+    ],
+    "netem gemodel": ["qdisc add dev {0} root handle 1: netem loss gemodel 10% 70% 90% 0.1%"],
+    "netem state": ["qdisc add dev {0} root handle 1: netem loss state 10% 70% 5% 80% 0.5%"],
+    "netem seed": ["qdisc add dev {0} root handle 1: netem delay 1ms loss 1% seed 18446744073709551615"],
+}
+
+
+def main() -> None:
+    subprocess.run(["ip", "link", "add", "t0", "type", "veth", "peer", "name", "p0"], check=True)
+    index = socket.if_nametoindex("t0")
+    groups = {}
+    for name, lines in GROUPS.items():
+        text = "".join(f"{line.format('t0')}\n" for line in lines)
+        done = subprocess.run(["tc", "-batch", "-"], input=text, text=True, capture_output=True, check=False)
+        if done.returncode:
+            print(f"{name}: {done.stderr.strip()}", file=sys.stderr)
+        else:
+            groups[name] = recorded(index)
+        subprocess.run(["tc", "qdisc", "del", "dev", "t0", "root"], capture_output=True, check=False)
+    version = subprocess.run(["tc", "-V"], text=True, capture_output=True, check=True).stdout.strip()
+    print(json.dumps({"kernel": os.uname().release, "tc": version, "groups": groups}, indent=1))
+
+
+def recorded(index: int) -> dict[str, list[str]]:
+    return {
+        "qdiscs": [body.hex() for body in oracle.bodies("qdisc", index)],
+        "classes": [body.hex() for body in oracle.bodies("class", index)],
+        "filters": [body.hex() for body in oracle.bodies("filter", index, 1 << 16)],
+    }
+
+
+if __name__ == "__main__":
+    main()

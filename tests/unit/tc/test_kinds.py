@@ -1,0 +1,154 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Codecs against dumps recorded from named kernels (tests/unit/data/record.py says from which tc lines)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugins.module_utils.tc.kinds import fw, htb, netem, plain, u32
+from plugins.module_utils.tc.kinds.filters import Action
+from plugins.module_utils.tc.model import ROOT, Class, Filter, Qdisc, Tree
+from plugins.module_utils.tc.observe import Dump, decode
+
+DATA = Path(__file__).parents[1] / "data"
+KERNELS = {path.stem: json.loads(path.read_text()) for path in sorted(DATA.glob("linux-*.json"))}
+CASES = [(kernel, group) for kernel, recorded in KERNELS.items() for group in recorded["groups"]]
+
+
+def percent(value: float) -> int:
+    return round(value / 100 * 0xFFFFFFFF)
+
+
+PARENT = Class("htb", 0x10001, 0x10000, htb.HtbClass(1250000, 1250000, 20000, 20000, 125000))
+TRUNK = Qdisc("htb", 0x10000, ROOT, htb.Htb(2, 10, 1000))
+NETEM = netem.Netem(
+    delay=20_000_000,
+    jitter=3_000_000,
+    delay_correlation=percent(11),
+    loss=netem.Chance(percent(1.5), percent(12)),
+    duplicate=netem.Chance(percent(2.5), percent(13)),
+    corrupt=netem.Chance(percent(3.5), percent(14)),
+    reorder=netem.Chance(percent(4.5), percent(15)),
+    gap=3,
+    rate=6_250_000_000,
+    packet_overhead=1,
+    cell_size=64,
+    cell_overhead=-2,
+    slot=netem.Slot(1_000_000, 2_000_000, 7, 8000),
+    limit=77,
+    ecn=True,
+)
+U32 = [
+    (1, 0x0800, u32.U32(0x10001, (u32.Key(7575, 0xFFFF, 20),), "lo")),
+    (1, 0x0800, u32.U32(0x10001, (u32.Key(10 << 24, 0xFF << 24, 12),))),
+    (2, 0x0003, u32.U32(0x10001, (u32.Key(0x5254, 0xFFFF, -16),))),
+]
+GEMODEL = netem.GilbertElliott(percent(10), percent(70), 0xFFFFFFFF - percent(90), percent(0.1))
+STATE = netem.FourState(percent(10), percent(70), percent(5), percent(0.5), percent(80))
+
+
+def seedless(tree: Tree) -> list[Any]:
+    return [qdisc.options._replace(seed=None) for qdisc in tree.qdiscs]
+
+
+def expected(group: str, tree: Tree, kernel: str) -> None:
+    """What the lines of the group ask for."""
+    if group == "htb":
+        assert tree.qdiscs == (TRUNK,)
+        inner, lane, wide = sorted(tree.classes, key=lambda entry: entry.handle)
+        assert inner._replace(options=inner.options._replace(quantum=125000)) == PARENT
+        assert (lane.handle, lane.parent) == (0x10002, 0x10001)
+        assert lane.options._replace(buffer=0, cbuffer=0) == htb.HtbClass(125000, 625000, 0, 0, 3000, 3, 24, 64)
+        assert lane.options.buffer == 1600 * 10**9 // 125000 // 64
+        assert (wide.options.rate, wide.options.ceil) == (5 * 10**9, 10**10)
+    elif group == "queues":
+        assert tree.qdiscs[1].options == plain.Tbf(125000, 5000, 30000, 250000, 2000)
+        assert [entry.handle for entry in tree.classes] == [0x10001]  # tbf's own class is none of ours
+    elif group in ("pfifo", "bfifo"):
+        limit = {"pfifo": 17, "bfifo": 9000}[group]
+        assert tree.qdiscs == (Qdisc(group, 0x10000, ROOT, plain.Fifo(limit)),)
+    elif group == "u32":
+        assert [(entry.priority, entry.protocol, entry.options) for entry in tree.filters] == U32
+    elif group == "u32 mark":
+        (only,) = tree.filters
+        assert only.options.mark == (None if kernel == "linux-6.18" else (2, 255))  # that one lacks CLS_U32_MARK
+    elif group == "fw":
+        assert tree.filters == (Filter("fw", 0x10000, 3, 0x0003, 2, fw.Fw(0x10001, 0xFF, "lo")),)
+    elif group == "netem":
+        assert seedless(tree) == [NETEM]
+    elif group == "netem gemodel":
+        assert seedless(tree) == [netem.Netem(loss=GEMODEL)]
+    elif group == "netem state":
+        assert seedless(tree) == [netem.Netem(loss=STATE)]
+    else:
+        assert tree.qdiscs[0].options == netem.Netem(delay=10**6, loss=netem.Chance(percent(1)), seed=2**64 - 1)
+
+
+@pytest.mark.parametrize(("kernel", "group"), CASES)
+def test_what_a_kernel_dumped_decodes_to_what_tc_asked_for(kernel: str, group: str) -> None:
+    recorded = KERNELS[kernel]["groups"][group]
+    dump = {part: tuple(map(bytes.fromhex, bodies)) for part, bodies in recorded.items()}
+    expected(group, decode(Dump(**dump)), kernel)
+
+
+def test_every_group_was_recorded_from_some_kernel() -> None:
+    assert {group for _kernel, group in CASES} >= {"htb", "queues", "u32", "fw", "netem", "netem seed"}
+
+
+WORD, COUNT = st.integers(0, 2**32 - 1), st.integers(0, 2**31 - 1)
+SIGNED, TIME = st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**63 - 1)
+CHANCE = st.builds(netem.Chance, WORD, WORD)
+NETEMS = st.builds(
+    netem.Netem,
+    delay=TIME,
+    jitter=TIME,
+    delay_correlation=WORD,
+    loss=CHANCE | st.builds(netem.GilbertElliott, *[WORD] * 4) | st.builds(netem.FourState, *[WORD] * 5),
+    duplicate=CHANCE,
+    reorder=CHANCE,
+    gap=WORD,
+    corrupt=CHANCE,
+    rate=st.integers(0, 2**63),
+    packet_overhead=SIGNED,
+    cell_size=WORD,
+    cell_overhead=SIGNED,
+    slot=st.builds(netem.Slot, TIME, TIME, COUNT, COUNT, TIME, TIME),
+    limit=WORD,
+    ecn=st.booleans(),
+    seed=st.none() | st.integers(0, 2**64 - 1),
+)
+SHORT = st.integers(0, 2**16 - 1)
+RATE = st.integers(1, 2**63)
+HTB_CLASSES = st.builds(htb.HtbClass, RATE, RATE, WORD, WORD, WORD, st.integers(0, 7), SHORT, SHORT, st.just(1))
+ACTIONS = st.lists(st.builds(Action, st.just("gact"), WORD), max_size=3).map(tuple)
+NAME = st.sampled_from(["", "eth0", "enx8cae4cf5b7ae"])
+KEYS = st.lists(st.builds(u32.Key, WORD, WORD, st.integers(-64, 64), st.sampled_from([0, -1])), max_size=5).map(tuple)
+U32S = st.builds(u32.U32, WORD, KEYS, NAME, st.none() | st.tuples(WORD, WORD), ACTIONS)
+
+
+@given(NETEMS)
+def test_netem_decodes_what_it_encodes(options: netem.Netem) -> None:
+    assert netem.decode(netem.encode(options)) == options
+
+
+@given(HTB_CLASSES)
+def test_htb_class_decodes_what_it_encodes(options: htb.HtbClass) -> None:
+    assert htb.CLASS.decode(htb.CLASS.encode(options)) == options
+
+
+@given(U32S)
+def test_u32_decodes_what_it_encodes(options: u32.U32) -> None:
+    assert u32.decode(u32.encode(options)) == options
+
+
+@given(st.builds(fw.Fw, WORD, WORD, NAME, ACTIONS))
+def test_fw_decodes_what_it_encodes(options: fw.Fw) -> None:
+    assert fw.FW.decode(fw.FW.encode(options)) == options
