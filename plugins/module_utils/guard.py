@@ -134,7 +134,7 @@ def _wait(file: Path, within: float, take_back: Callable[[], None]) -> None:
                     file.unlink()
                 except FileNotFoundError:
                     return
-                tidy()
                 take_back()
-                return
+                break
         time.sleep(POLL)
+    tidy()  # the folder goes with its last file, whoever removed that
