@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from statistics import median
+from typing import NamedTuple
 
 from . import judge
 from .commands import UNIMPAIRED
@@ -42,79 +43,95 @@ def delay_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     verdict = judge.judge_delay(asked.delay, through, base, asked.jitter, _inside(measured, flow))
     yield _row(subject, "delay", _time(asked.delay), verdict)
     if asked.jitter:
-        yield _row(subject, "jitter", _time(asked.jitter), judge.judge_jitter(asked.jitter, through, asked.normal))
+        spread = measured.inside(flow, flow.id)  # by the node's own clock: nothing else's jitter is in it
+        yield _row(subject, "jitter", _time(asked.jitter), judge.judge_jitter(asked.jitter, spread, asked.normal))
 
 
-def _unreadable(measured: Measured, subject: Subject) -> tuple[int, int]:
-    """(damaged frames of ours that leave the node, those among them whose number cannot be read)."""
+class Left(NamedTuple):
+    """What left the impaired node of a class that damages packets."""
+
+    readable: set[int]  # numbers that can be told
+    damaged: int  # frames
+    unreadable: int  # damaged frames whose number cannot be told: they were not lost
+
+
+def left_node(measured: Measured, subject: Subject, sent: set[int]) -> Left:
+    """A damaged frame is recognised by what is intact of it, at least by its length, which is this flow's alone."""
     flow = subject.way
     seen, length = measured.seen[flow.node], train_length(flow, subject.asked)
+    readable = {one.seq for one in seen.packets(flow.leave, True, flow.id, TRAIN) if not one.damaged}
     damaged = unreadable = 0
     for (point, outgoing, number, kind), packets in seen.ours.items():
-        hit = [one for one in packets if one.damaged and one.length == length]
-        if point == flow.leave and outgoing and hit:
-            damaged += len(hit)
-            unreadable += len(hit) if (number, kind) != (flow.id, TRAIN) else 0
+        if point != flow.leave or not outgoing:
+            continue
+        for one in packets:
+            if not one.damaged or one.length != length:
+                continue
+            damaged += 1
+            if (number, kind) == (flow.id, TRAIN) and one.seq in sent - readable:
+                readable.add(one.seq)
+            else:
+                unreadable += 1
     strange = sum(one.length == length for one in seen.others.get((flow.leave, True), []))
-    return damaged + strange, unreadable + strange
+    return Left(readable, damaged + strange, unreadable + strange)
 
 
 def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     """drop, loss, duplicate, corrupt and reorder, from numbered packets."""
     asked, flow = subject.asked, subject.way
     order = class_order(measured, subject)
-    sent = [one for one in order if one is not None]
+    sent = {one for one in order if one is not None}
     packets = measured.arrived(flow, TRAIN)
+    arrived, unreadable = {one.seq for one in packets}, 0
     if asked.corrupt:  # a damaged packet may not reach the receiver; it did leave the node
-        packets = measured.seen[flow.node].packets(flow.leave, True, flow.id, TRAIN)
-    arrived = {one.seq for one in packets}
-    if asked.every and not asked.loss:
-        verdict = _enough(measured, flow, judge.judge_nth(order, arrived, asked.every))
+        left = left_node(measured, subject, sent)
+        arrived, unreadable = left.readable, left.unreadable
+        verdict = judge.judge_share(asked.corrupt, left.damaged, len(sent))
+        yield _row(subject, "corrupt", _percent(asked.corrupt), verdict)
+    if asked.every and not asked.loss and not asked.corrupt:
+        verdict = _enough(measured, flow, judge.judge_nth(order, arrived, asked.every), len(sent))
         yield _row(subject, "drop", f"every {asked.every}.", verdict)
     else:
-        yield from _loss_rows(measured, subject, order, arrived)
+        yield from _loss_rows(measured, subject, order, arrived, unreadable)
     if asked.duplicate:
         twice = sum(count - 1 for count in Counter(one.seq for one in packets).values())
         verdict = judge.judge_share(asked.duplicate, twice, len(arrived))
         yield _row(subject, "duplicate", _percent(asked.duplicate), verdict)
-    if asked.corrupt:
-        damaged, _unused = _unreadable(measured, subject)
-        yield _row(subject, "corrupt", _percent(asked.corrupt), judge.judge_share(asked.corrupt, damaged, len(sent)))
     if asked.reorder:
         early, judged = _overtaking(measured, subject)
         yield _row(subject, "reorder", _percent(asked.reorder), judge.judge_share(asked.reorder, early, judged))
 
 
-def _loss_rows(measured: Measured, subject: Subject, order: list[int | None], arrived: set[int]) -> Iterator[Row]:
+def _loss_rows(
+    measured: Measured, subject: Subject, order: list[int | None], arrived: set[int], unreadable: int
+) -> Iterator[Row]:
     asked, flow = subject.asked, subject.way
-    sent = [one for one in order if one is not None]
+    sent = {one for one in order if one is not None}
+    reached = len(sent)
     if asked.every:  # both: the n-th are all missing, and the rest lose their share
         phase = judge.nth(order, arrived, asked.every).phase
-        turn = [one for one in order[max(phase, 0) :: asked.every] if one is not None]
-        spared = sum(one in arrived for one in turn)
-        got = f"{len(turn) - spared} of {len(turn)} missing"
-        verdict = Verdict(phase >= 0 and not spared, got, "exact", len(sent), "random losses beside")
-        yield _row(subject, "drop", f"every {asked.every}.", verdict)
-        sent = sorted(set(sent) - set(turn))
-    missing = sum(one not in arrived for one in sent)
-    if asked.corrupt:
-        missing = max(0, missing - _unreadable(measured, subject)[1])
+        turn = {one for one in order[max(phase, 0) :: asked.every] if one is not None}
+        got = f"{len(turn - arrived)} of {len(turn)} missing"
+        verdict = Verdict(phase >= 0 and not turn & arrived, got, "exact", reached, "random losses beside")
+        yield _row(subject, "drop", f"every {asked.every}.", _enough(measured, flow, verdict, reached))
+        sent -= turn
+    missing = max(0, len(sent - arrived) - unreadable)
     verdict = judge.judge_share(asked.loss, missing, len(sent), asked.loss_memory)
-    yield _row(subject, "loss", _percent(asked.loss), _enough(measured, flow, verdict))
+    yield _row(subject, "loss", _percent(asked.loss), _enough(measured, flow, verdict, reached))
 
 
-def _enough(measured: Measured, flow: Flow, verdict: Verdict) -> Verdict:
-    """A verdict on much fewer packets than were sent is none."""
+def _enough(measured: Measured, flow: Flow, verdict: Verdict, reached: int) -> Verdict:
+    """A verdict on much fewer packets than were sent is none. `reached`: how many came to the impaired node."""
     sent = measured.event("sent", flow.id, TRAIN)
     count = int(sent.get("asked", 0))
-    lost = count - verdict.samples
     if not count or sent.get("error"):
         return verdict._replace(ok=False, note=f"sending failed: {sent.get('error') or 'no packet was sent'}")
-    if flow.entry and lost > 0:
-        note = f"{lost} of {count} did not reach the node"
-        note = f"{verdict.note}; {note}" if verdict.note else note
-        return verdict._replace(ok=verdict.ok and lost <= count // 10, note=note)
-    return verdict
+    lost = count - reached
+    if lost <= 0:
+        return verdict
+    note = f"{lost} of {count} did not reach the node"
+    note = f"{verdict.note}; {note}" if verdict.note else note
+    return verdict._replace(ok=verdict.ok and lost <= count // 10, note=note)
 
 
 def _overtaking(measured: Measured, subject: Subject) -> tuple[int, int]:
