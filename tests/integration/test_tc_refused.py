@@ -70,6 +70,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (root(r2q=0), "qdiscs[0].r2q", "from 1 to"),
     (root(defualt=1), "qdiscs[0].defualt", "unknown key; allowed: parent, handle, kind, default"),
     (tree([ROOT, {"parent": "1:9", "kind": "pfifo"}]), "qdiscs[1].parent", "a class of this tree"),
+    (tree([ROOT, {"parent": "ingress", "kind": "pfifo"}]), "qdiscs[1].parent", "a class of this tree"),
     (tree([ROOT, {"parent": "1:", "kind": "pfifo"}]), "qdiscs[1].parent", "a class of this tree"),
     (tree([ROOT, *[{"parent": "1:1", "kind": "pfifo"}] * 2]), "qdiscs[2].parent", "each once"),
     (tree([ROOT, {"parent": "1:1", "handle": "1:", "kind": "pfifo"}]), "qdiscs[1].handle", "each handle is used once"),

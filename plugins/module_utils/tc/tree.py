@@ -13,7 +13,7 @@ from ..errors import InvalidInput
 from .filters import shared_tables
 from .kinds.base import Kind
 from .kinds.table import require
-from .model import INGRESS, PROTOCOLS, ROOT, Class, Filter, Qdisc, Tree, handle_text, parse_handle
+from .model import PROTOCOLS, ROOT, Class, Filter, Qdisc, Tree, handle_text, parse_handle
 
 _HANDLE = schema.leaf(parse_handle)
 _WHOLE = schema.leaf(units.parse_integer)
@@ -89,29 +89,22 @@ def _check_handles(tree: Tree) -> None:
     root = tree.qdiscs[roots[0]]
     if not root.handle:
         raise InvalidInput(f"qdiscs[{roots[0]}].handle", None, 'the root qdisc needs a handle such as "1:"')
+    handles = {entry.handle for entry in tree.classes}
+    above = handles | {root.handle}
     seen = {root.handle}
     for index, entry in enumerate(tree.classes):
         path = f"classes[{index}]"
         if entry.handle in seen:
             raise InvalidInput(f"{path}.classid", handle_text(entry.handle), "each classid is used once")
-        if entry.handle >> 16 != entry.parent >> 16 or entry.parent not in {
-            root.handle,
-            *(c.handle for c in tree.classes),
-        }:
-            raise InvalidInput(
-                f"{path}.parent",
-                handle_text(entry.parent),
-                "write the qdisc or a class of the same major number in this tree",
-            )
+        if entry.handle >> 16 != entry.parent >> 16 or entry.parent not in above:
+            allowed = "write the qdisc or a class of the same major number in this tree"
+            raise InvalidInput(f"{path}.parent", handle_text(entry.parent), allowed)
         seen.add(entry.handle)
     parents: set[int] = set()
     for index, qdisc in enumerate(tree.qdiscs):
-        if qdisc.parent in parents or (
-            qdisc.parent not in (ROOT, INGRESS) and qdisc.parent not in seen - {root.handle}
-        ):
-            raise InvalidInput(
-                f"qdiscs[{index}].parent", handle_text(qdisc.parent), "write root or a class of this tree, each once"
-            )
+        if qdisc.parent in parents or (qdisc.parent != ROOT and qdisc.parent not in handles):
+            allowed = "write root or a class of this tree, each once"
+            raise InvalidInput(f"qdiscs[{index}].parent", handle_text(qdisc.parent), allowed)
         parents.add(qdisc.parent)
     _check_loops(tree)
 
