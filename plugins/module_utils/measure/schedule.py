@@ -14,7 +14,8 @@ from .flows import Flow, Subject
 TRAIN, RATE, REQUEST, REPLY = 1, 2, 3, 4  # as in files/probe/probe.h
 LEAST = {"udp": 70, "icmp": 70, "tcp": 82}  # layer 2 length of the smallest numbered packet
 FULL = 1514
-HEAVY = 20e6  # bit/s; above it a rate is measured with nothing else on the wire
+HEAVY = 5e6  # bit/s; above it a rate is measured with nothing else on the wire
+FAST = 20e6  # bit/s; above it a second of packets is enough
 OVERLOAD = 1.5
 
 
@@ -78,7 +79,7 @@ def overload(subject: Subject, limits: Limits) -> Series | None:
         return None
     kept = (1 - asked.loss) * (1 - (1 / asked.every if asked.every else 0))
     length = FULL if asked.rate >= 1e6 else 514
-    seconds = 6.0 if asked.rate < 1e6 else 2.0 if asked.rate < HEAVY else 1.0
+    seconds = 6.0 if asked.rate < 1e6 else 2.0 if asked.rate < FAST else 1.0
     seconds = max(seconds, 40 * length * 8 / asked.rate, 5 * asked.burst * 8 / asked.rate)
     seconds = min(seconds, limits.seconds)
     rate = OVERLOAD * asked.rate / (8 * length) / max(kept, 0.1)
