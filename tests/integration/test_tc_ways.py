@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.engine import Bench, watched
+from tests.integration.places import CHECKOUT
+from tests.integration.test_tc import TREES
 from tests.oracle import tc as oracle
 
 # Rates and bursts that take whole microseconds: tc before iproute2 6.15 cuts all others down to that.
@@ -103,3 +110,19 @@ def test_check_mode_tells_the_same_steps_and_writes_nothing(
         assert seen() == []
     done = ours.run(second)
     assert (foretold.changed, foretold.steps, foretold.before) == (done.changed, done.steps, done.before)
+
+
+def test_a_second_run_of_the_module_sends_no_write(benches: list[Bench], tmp_path: Path) -> None:
+    """Seen by strace: a process of its own, with a memory of its own below /run."""
+    ours = benches[0]
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": {"interface": ours.device, **TREES["leaves"]}}))
+    command = [sys.executable, "-m", "plugins.modules.tc", str(asked)]
+    traced = ["strace", "-f", "-e", "trace=%network", "-o", str(tmp_path / "sent"), *command]
+    text = f"mount -t tmpfs run /run; cd {CHECKOUT}; {shlex.join(command)} >&2; {shlex.join(traced)}"
+    said = ours.place.run(["unshare", "--mount", "sh", "-ec", text])
+    sent = (tmp_path / "sent").read_text()
+    assert '"changed": true' in said.stderr
+    assert '"changed": false' in said.stdout
+    assert "RTM_GETQDISC" in sent
+    assert not [line for line in sent.splitlines() if "send" in line and re.search(r"RTM_(NEW|DEL)", line)]
