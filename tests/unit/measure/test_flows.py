@@ -130,7 +130,7 @@ def test_sizes_are_bounded() -> None:
 
 def test_fast_rates_have_the_wire_for_themselves() -> None:
     made = stages(subjects(lab_with(ORIGINAL, DEVICE, "eth0"), 40404), Limits())
-    assert [stage.name for stage in made] == ["delay", "packets", "rate 1", "rate 4"]
+    assert [stage.name for stage in made] == ["delay", "packets", "rate 1", "rate 3", "rate 4", "rate 6"]
     together = {(one.flow, one.kind) for _sender, chain in made[1].chains for one in chain}
     assert {(number, TRAIN) for number in range(1, 7)} <= together
     assert (2, RATE) in together
