@@ -16,7 +16,7 @@ import pytest
 from tests.integration.places import Lab
 
 NODE = "master"
-CLASSES = [
+CLASSES: list[dict[str, Any]] = [
     {"name": "usbip", "match": {"protocol": "tcp", "port": 7575}, "rate": "100mbit"},
     {"name": "device", "match": {"in_interface": "eth0"}, "rate": "128kbit", "drop": {"every": 20}},
     {"name": "other", "rate": "1mbit", "ceil": "10mbit", "delay": "20ms"},

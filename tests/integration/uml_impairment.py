@@ -34,7 +34,7 @@ PORTS = ("t0", "t1")  # in a bridge
 ALONE = "eth0"
 DEADLINE = 20  # seconds that a test waits for the node to act by itself
 
-CLASSES = [
+CLASSES: list[dict[str, Any]] = [
     {"name": "usbip", "match": {"protocol": "tcp", "port": 7575}, "rate": "100mbit"},
     {"name": "device", "match": {"bridged": True}, "rate": "128kbit", "drop": {"every": 20}},
     {"name": "other", "rate": "1mbit", "ceil": "10mbit", "delay": "20ms"},
@@ -131,11 +131,14 @@ def test_what_is_refused_touches_nothing(node: Node) -> None:
 
 def test_one_changed_value_is_one_message(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     apply(ORIGINAL)
-    sent: list[bytes] = []
+    sent: list[netlink.Message] = []
     plain = netlink.Socket._pack
-    monkeypatch.setattr(
-        netlink.Socket, "_pack", lambda self, message, flags: sent.append(message) or plain(self, message, flags)
-    )
+
+    def noted(self: netlink.Socket, message: netlink.Message, flags: int) -> bytes:
+        sent.append(message)
+        return plain(self, message, flags)
+
+    monkeypatch.setattr(netlink.Socket, "_pack", noted)
     changed = [ORIGINAL[0], {"name": "t1", "classes": [*CLASSES[:2], {**CLASSES[2], "delay": "30ms"}]}]
     outcome = apply(changed)
     assert len(outcome.report.steps) == 1
