@@ -21,6 +21,7 @@ from ansible.utils.display import Display
 
 from ..module_utils.errors import TestbedError
 from ..module_utils.measure import probe, table
+from ..module_utils.measure.flows import Flow
 from ..module_utils.measure.schedule import REQUEST, TRAIN, Limits
 from ..module_utils.measure.session import ON_NODE, Session, parse_events
 from ..module_utils.measure.topology import VARIABLES
@@ -42,7 +43,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 class ActionModule(ActionBase):
     """Phases of a measuring run; each works on one node, or on the controller alone."""
 
-    TRANSFERS_FILES = True
+    TRANSFERS_FILES = False  # most phases need no temporary directory; _put makes its own
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -73,6 +74,10 @@ class ActionModule(ActionBase):
         made = Session.plan(nodes, Limits(**arguments["limits"]))
         seconds = sum(stage.seconds for stage in made.stages)
         display.display(f"{len(made.subjects)} classes to measure, about {seconds:.0f} s of packets")
+        if self._task.check_mode:
+            for flow in made.flows.values():
+                display.display("  " + _through(flow))
+            shutil.rmtree(made.directory)
         impaired = sorted({subject.node for subject in made.subjects})
         return {"directory": str(made.directory), "stages": len(made.stages), "nodes": made.nodes, "impaired": impaired}
 
@@ -217,6 +222,10 @@ class ActionModule(ActionBase):
             self._transfer_file(str(path), self._connection._shell.join_path(directory, path.name))
         self._shell(f"mkdir -p -m 0700 {HOME} && cd {directory} && {then}")
         self._remove_tmp_path(directory)
+
+
+def _through(flow: Flow) -> str:
+    return f"{flow.sender} → {flow.receiver} through class {flow.class_name} at {flow.node} {flow.interface}"
 
 
 def _plain(value: Any) -> Any:

@@ -69,11 +69,14 @@ def watch_command(watch: Watch, directory: str, run: int, port: int, limit: floa
 
 
 def send_buffer(flow: Flow, asked: Asked) -> int:
-    """A node's own packets wait in its own queue: enough for the class's delay, little enough to be gone soon."""
-    if flow.entry:
+    """Bytes that a node's own packets may take in its own queue: a third of a second of the class's rate.
+
+    Enough for the sender to be halted now and then, little enough to be gone soon. The kernel counts some twice the
+    packet's length.
+    """
+    if flow.entry or not asked.rate:
         return 4 << 20
-    in_flight = 4 * asked.rate / 8 * (asked.delay + asked.jitter)
-    return int(min(4 << 20, max(128 << 10, in_flight))) if asked.rate else 4 << 20
+    return int(min(4 << 20, max(64 << 10, 2 * asked.rate / 8 * (0.3 + asked.delay + asked.jitter))))
 
 
 def series_line(series: Series, flow: Flow, asked: Asked, run: int, port: int, calibrate: bool) -> str:
