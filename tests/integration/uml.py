@@ -19,9 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 INIT = """#!/bin/sh
 export PATH={path}:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run/tmp PYTHONDONTWRITEBYTECODE=1
 export HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis
-mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run; mkdir -p /run/tmp /run/modules /run/out
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run; mkdir -p /run/tmp /run/out
 mount -t tmpfs tmpfs /mnt; mount -t hostfs -o {folder} none /run/out
-mount -t hostfs -o /usr/lib/uml/modules none /run/modules; mount --bind /run/modules /lib/modules
+# The machine may lack /lib/modules, and its files cannot be written: an overlay holds the mount point.
+insmod /usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko; mkdir -p /run/overlay/upper /run/overlay/work
+mount -t overlay -o lowerdir=/usr/lib,upperdir=/run/overlay/upper,workdir=/run/overlay/work overlay /usr/lib
+mkdir -p /usr/lib/modules; mount --bind /usr/lib/uml/modules /usr/lib/modules
 ip link set lo up
 cd {root} && {command} >/run/out/output 2>&1
 echo $? >/run/out/code
@@ -44,7 +47,17 @@ def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 200) 
         encoding="utf-8",
     )
     init.chmod(0o755)
-    kernel = ["linux.uml", "mem=384M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
+    alone = ["unshare", "--pid", "--fork", "--kill-child"]  # with the kernel end all processes that it traces
+    kernel = [
+        *alone,
+        "linux.uml",
+        "mem=384M",
+        "root=/dev/root",
+        "rootfstype=hostfs",
+        "rootflags=/",
+        "ro",
+        f"init={init}",
+    ]
     console = ["con=null", "con0=null,fd:1", "ssl=null", "quiet"]
     done = subprocess.run(
         [*kernel, *console], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
