@@ -95,7 +95,6 @@ double number(char **argv, const char *name, double fallback, double low, double
 void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void flow_options(char **argv, struct flow *flow);
 
-/* clock.c */
 uint64_t realtime(void);
 uint64_t monotonic(void);
 void sleep_until(uint64_t monotonic_ns);

@@ -31,7 +31,10 @@ SOURCES = Path(__file__).resolve().parents[2] / "files" / "probe"
 HOME = "/var/lib/impair.testbed/measure"  # on the node
 PROBE = f"{HOME}/probe"
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "phase": {"required": True, "choices": ["plan", "begin", "send", "collect", "judge", "end", "report", "remove"]},
+    "phase": {
+        "required": True,
+        "choices": ["plan", "begin", "send", "collect", "judge", "again", "end", "report", "remove"],
+    },
     "nodes": {"type": "list", "elements": "str"},
     "limits": {"type": "dict", "default": {}},
     "directory": {"type": "path"},
@@ -72,14 +75,14 @@ class ActionModule(ActionBase):
         }
         probe.compiled(SOURCES)
         made = Session.plan(nodes, Limits(**arguments["limits"]))
-        seconds = sum(stage.seconds for stage in made.stages)
+        seconds = sum(stage.seconds for stage in made.first)
         display.display(f"{len(made.subjects)} classes to measure, about {seconds:.0f} s of packets")
         if self._task.check_mode:
             for flow in made.flows.values():
                 display.display("  " + _through(flow))
             shutil.rmtree(made.directory)
         impaired = sorted({subject.node for subject in made.subjects})
-        return {"directory": str(made.directory), "stages": len(made.stages), "nodes": made.nodes, "impaired": impaired}
+        return {"directory": str(made.directory), "stages": len(made.first), "nodes": made.nodes, "impaired": impaired}
 
     def phase_judge(self, session: Session, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Say what a stage has shown."""
@@ -87,6 +90,13 @@ class ActionModule(ActionBase):
         for row in found:
             display.display("  " + table.brief(row), color=None if row.ok else "red")
         return {"rows": len(found)}
+
+    def phase_again(self, session: Session, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """Which stages are worth a second try."""
+        found = session.again()
+        if found:
+            display.display(f"{len(found)} to be measured again, each with nothing else on the wire")
+        return {"stages": found}
 
     def phase_report(self, session: Session, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """The table, the file, and the verdict."""

@@ -21,12 +21,13 @@ options:
       - V(begin) installs the program on the node and starts recording.
       - V(send) sends the node's packets of O(stage) and waits for their end. V(collect) brings in what was recorded.
       - V(judge) says, on the controller, what O(stage) has shown.
+      - V(again) names the stages that repeat what failed and may have failed because a machine was busy.
       - V(end) ends the node's processes and removes what they wrote.
       - V(report) prints the table, writes it to O(path), and fails where a row fails.
       - V(remove) takes the program off the node.
     type: str
     required: true
-    choices: [plan, begin, send, collect, judge, end, report, remove]
+    choices: [plan, begin, send, collect, judge, again, end, report, remove]
   nodes:
     description: Nodes that may take part; needed by V(plan).
     type: list
@@ -71,9 +72,9 @@ directory:
   returned: O(phase=plan)
   type: str
 stages:
-  description: How many stages the run has.
-  returned: O(phase=plan)
-  type: int
+  description: How many stages the run has; for V(again) the numbers of those to repeat.
+  returned: O(phase=plan) and O(phase=again)
+  type: raw
 nodes:
   description: Nodes that take part.
   returned: O(phase=plan)

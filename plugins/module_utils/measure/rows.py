@@ -17,6 +17,13 @@ from .flows import Flow, Subject
 from .judge import Verdict
 from .schedule import RATE, TRAIN, train_length
 
+ORDER = ("delay", "jitter", "drop", "loss", "duplicate", "corrupt", "reorder", "rate")
+
+
+def place(row: Row) -> int:
+    """Where a row stands among those of its class."""
+    return ORDER.index(row.quantity) if row.quantity in ORDER else len(ORDER)
+
 
 def _time(seconds: float) -> str:
     return f"{1000 * seconds:.6g}ms" if seconds else "0"

@@ -122,6 +122,26 @@ def stages(found: list[Subject], limits: Limits) -> list[Stage]:
     return [Stage("delay", _timed(measured, limits)), Stage("packets", tuple(light)), *later]
 
 
+def repeats(found: list[Subject], limits: Limits) -> list[Stage]:
+    """What may be measured a second time, each with nothing else on the wire: delays and rates."""
+    made: list[Stage] = []
+    for subject in found:
+        if subject.flow is None:
+            continue
+        sender, load = subject.way.sender, overload(subject, limits)
+        made.append(Stage(f"delay {subject.way.id}", ((sender, (requests(subject, limits),)),)))
+        if load:
+            made.append(Stage(f"rate {subject.way.id}", ((sender, _alone(subject, load, limits)),)))
+    return made
+
+
+def _alone(subject: Subject, load: Series, limits: Limits) -> tuple[Series, ...]:
+    """An overload between two of the unimpaired path: a busy machine changes."""
+    pause = Series("wait", load.flow, limit=0.3)
+    beside = (capacity(load), pause) if limits.calibrate else ()
+    return (*beside, load, drain(subject.asked, load), *beside)
+
+
 def _timed(measured: list[Subject], limits: Limits) -> tuple[tuple[str, tuple[Series, ...]], ...]:
     """One sender's requests one class after the other, three at most in a row: they disturb each other little."""
     senders: dict[str, list[Series]] = {}
@@ -145,9 +165,7 @@ def _sends(subject: Subject, limits: Limits) -> tuple[tuple[Series, ...], list[S
         alone.append(Stage(f"packets {flow.id}", ((flow.sender, common),)))
         common = ()
     if load and asked.rate > HEAVY:
-        pause = Series("wait", flow.id, limit=0.3)
-        beside = (capacity(load), pause) if limits.calibrate else ()  # a busy machine changes
-        alone.append(Stage(f"rate {flow.id}", ((flow.sender, (*beside, load, drain(asked, load), *beside)),)))
+        alone.append(Stage(f"rate {flow.id}", ((flow.sender, _alone(subject, load, limits)),)))
     elif load:
         common = (*common, load, drain(asked, load))
     return common, alone

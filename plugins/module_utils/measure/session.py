@@ -19,10 +19,13 @@ from . import rows as making
 from .commands import Watch, script, watch_command, watches
 from .evaluate import Measured, Row, Seen
 from .flows import Flow, Subject, subjects
-from .schedule import RATE, REQUEST, TRAIN, Limits, Stage, stages
+from .schedule import RATE, REQUEST, TRAIN, Limits, Stage, repeats, stages
 from .topology import Lab, parse_lab
 
 ON_NODE = "/run/impair.testbed/measure"
+LONGEST = 1800.0  # seconds, as in files/probe/probe.h
+AGAIN = {"delay": "delay", "jitter": "delay", "rate": "rate"}  # quantities that a busy machine spoils, and their stage
+MOST_AGAIN = 6  # where more fails, it is no accident
 MARGIN = 120.0  # seconds that a recorder outlives the planned series, for what Ansible does between them
 
 
@@ -37,7 +40,8 @@ class Session:
         self.lab: Lab = parse_lab(stored["variables"])
         self.subjects: list[Subject] = subjects(self.lab, self.limits.port)
         self.flows: dict[int, Flow] = {one.flow.id: one.flow for one in self.subjects if one.flow}
-        self.stages: list[Stage] = stages(self.subjects, self.limits)
+        self.first: list[Stage] = stages(self.subjects, self.limits)
+        self.stages: list[Stage] = self.first + repeats(self.subjects, self.limits)
         self.watches: dict[str, Watch] = watches(self.lab, self.flows.values())
 
     @classmethod
@@ -55,7 +59,7 @@ class Session:
 
     def watch_line(self, node: str) -> str:
         """How the node's recorder is started; empty where it records nothing."""
-        limit = 2 * sum(stage.seconds for stage in self.stages) + MARGIN
+        limit = min(LONGEST, 2 * sum(stage.seconds for stage in self.stages) + MARGIN)
         watch = self.watches.get(node)
         return watch_command(watch, ON_NODE, self.run, self.limits.port, limit) if watch else ""
 
@@ -77,17 +81,43 @@ class Session:
         path = self.directory / f"{node}.{what}"
         return path.stat().st_size if path.exists() else 0
 
-    def measured(self) -> Measured:
-        """Everything that came in so far."""
-        events = [event for node in self.nodes for event in parse_events(self._read(node, "events"))]
-        seen = {node: Seen(watch, self._read(node, "records")) for node, watch in self.watches.items()}
+    def measured(self, since: Mapping[str, int]) -> Measured:
+        """What came in, behind the first so many bytes of each file."""
+
+        def read(node: str, what: str) -> bytes:
+            return self._read(node, what)[since.get(f"{node}.{what}", 0) :]
+
+        events = [event for node in self.nodes for event in parse_events(read(node, "events"))]
+        seen = {node: Seen(watch, read(node, "records")) for node, watch in self.watches.items()}
         macs = {node: frozenset(_macs(self._read(node, "macs").decode())) for node in self.nodes}
         return Measured(self.lab, self.limits, seen, events, macs, self.flows)
 
     def judge(self, number: int) -> list[Row]:
-        """Rows that this stage has brought; they are kept."""
-        stage, measured = self.stages[number], self.measured()
-        sent = {(one.flow, one.kind) for _unused, chain in stage.chains for one in chain if not one.unimpaired}
+        """Rows that this stage has brought; they are kept. A repeated one takes the place of one that failed."""
+        again = number >= len(self.first)
+        found = self._made(self.stages[number], self.measured(self._marks() if again else {}))
+        kept = self._kept()
+        if again:
+            failed = {(place, row.quantity): row for place, row in kept if not row.ok}
+            found = [
+                (
+                    place,
+                    row._replace(
+                        note=_with(row.note, f"measured again, alone; first {failed[place, row.quantity].got}")
+                    ),
+                )
+                for place, row in found
+                if (place, row.quantity) in failed
+            ]
+            replaced = {(place, row.quantity) for place, row in found}
+            kept = [(place, row) for place, row in kept if (place, row.quantity) not in replaced]
+        text = "".join(json.dumps([place, *row]) + "\n" for place, row in [*kept, *found])
+        (self.directory / "rows").write_text(text)
+        return [row for _place, row in found]
+
+    def _made(self, stage: Stage, measured: Measured) -> list[tuple[int, Row]]:
+        """Rows out of what a stage has sent, with the subject's place."""
+        sent = {(one.flow, one.kind) for _sender, chain in stage.chains for one in chain if not one.unimpaired}
         found: list[tuple[int, Row]] = []
         for place, subject in enumerate(self.subjects):
             if subject.flow is None:
@@ -98,18 +128,35 @@ class Session:
                 found += [(place, row) for row in making.packet_rows(measured, subject)]
             if (subject.flow.id, RATE) in sent:
                 found += [(place, row) for row in making.rate_rows(measured, subject)]
-        with (self.directory / "rows").open("a") as file:
-            file.writelines(json.dumps([place, *row]) + "\n" for place, row in found)
-        return [row for _unused, row in found]
+        return found
+
+    def again(self) -> list[int]:
+        """Stages that measure once more, each alone, what failed and may have failed for a busy machine."""
+        failed = [(self.subjects[place].flow, row) for place, row in self._kept() if not row.ok]
+        wanted = {f"{AGAIN[row.quantity]} {flow.id}" for flow, row in failed if flow and row.quantity in AGAIN}
+        numbers = [n for n in range(len(self.first), len(self.stages)) if self.stages[n].name in wanted]
+        if not numbers or len(numbers) > MOST_AGAIN:
+            return []
+        names = [f"{node}.{what}" for node in self.nodes for what in ("events", "records")]
+        marks = {name: self.size(*name.rsplit(".", 1)) for name in names}
+        (self.directory / "marks.json").write_text(json.dumps(marks))
+        return numbers
+
+    def _marks(self) -> dict[str, int]:
+        found: dict[str, int] = json.loads((self.directory / "marks.json").read_text())
+        return found
+
+    def _kept(self) -> list[tuple[int, Row]]:
+        path = self.directory / "rows"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [(line[0], Row(*line[1:])) for line in lines]
 
     def rows(self) -> list[Row]:
         """All rows in the inventory's order, with what could not be measured."""
-        path = self.directory / "rows"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        found = [(line[0], Row(*line[1:])) for line in lines]
+        found = self._kept()
         for place, subject in enumerate(self.subjects):
             found += [(place, row) for row in making.other_rows(subject)]
-        return [row for _unused, row in sorted(found, key=lambda one: one[0])]
+        return [row for _unused, row in sorted(found, key=lambda one: (one[0], making.place(one[1])))]
 
     def problems(self) -> list[str]:
         """What the probe itself complained about."""
@@ -129,6 +176,10 @@ def parse_events(text: bytes) -> list[dict[str, Any]]:
     """The probe's lines, one JSON object each; a line that is not finished is left out."""
     whole = text[: text.rfind(b"\n") + 1]
     return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def _with(note: str, more: str) -> str:
+    return f"{note}; {more}" if note else more
 
 
 def _macs(text: str) -> list[bytes]:
