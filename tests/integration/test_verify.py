@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.places import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 RIGHT, WRONG = "enx8cae4cf5b7ae", "eth0"  # master's two ports
 FIELDS = {"node", "interface", "class", "direction", "quantity", "asked", "got", "tolerance", "ok", "samples"}
 
