@@ -49,8 +49,14 @@ def processes(lab: Lab) -> dict[int, str]:
 
 
 def pid_of(lab: Lab, node: str) -> int:
-    """The process that is a node's kernel: the oldest of linux.uml's."""
-    return min(pid for pid, command in processes(lab).items() if re.match(rf"\S*linux\.uml umid={node} ", command))
+    """The process that is a node's kernel: the oldest of linux.uml's (pids start again at their end)."""
+    found = [pid for pid, command in processes(lab).items() if re.match(rf"\S*linux\.uml umid={node} ", command)]
+    return min(found, key=started)
+
+
+def started(pid: int) -> int:
+    """When a process began, in clock ticks since boot (proc(5), field 22 of stat)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def keeper_of(lab: Lab) -> int:

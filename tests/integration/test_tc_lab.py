@@ -34,6 +34,8 @@ def module(lab: Lab, port: str, *options: str, **arguments: Any) -> dict[str, An
 @pytest.mark.lab
 def test_the_original_tree_by_the_module(lab: Lab) -> None:
     first, second = PORTS
+    for port in PORTS:  # on an interface that is down the kernel puts no default back
+        lab.run("master", ["ip", "link", "set", port, "up"])
     untouched = {port: shown(lab, port) for port in PORTS}
     by_shell = {}
     for port in PORTS:

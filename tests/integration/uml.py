@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     output: str
 
 
-def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 200) -> Outcome:
+def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 280) -> Outcome:
     """Exit code and output of `pytest ARGUMENTS` under the UML kernel; `folder` keeps what it wrote."""
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]
     init = folder / "init"
