@@ -128,6 +128,8 @@ class ActionModule(ActionBase):
         if watch:
             lines.append(f"{PROBE} {watch}")
         self._shell(" && ".join(lines))
+        told = variables.get("impairment_result") or {}  # of the role that has let the calibration pass
+        session.add(self.node, "backends", json.dumps(_plain(told.get("backends") or [])).encode())
         session.add(self.node, "macs", self._shell("cat /sys/class/net/*/address").encode())
         return {"changed": changed}
 

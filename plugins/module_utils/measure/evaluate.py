@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import judge
+from . import judge, rates
 from .commands import UNIMPAIRED, Watch
 from .flows import Flow, Subject, unimpaired_matches
-from .matching import Packet, class_of, protocol_number
+from .matching import ETHERTYPES, Packet, class_of, protocol_number
 from .records import Other, Ours, decode
 from .schedule import RATE, REQUEST, TRAIN, Limits
 from .topology import Lab
@@ -62,6 +62,7 @@ class Measured(NamedTuple):
     events: Sequence[Mapping[str, Any]]
     macs: Mapping[str, frozenset[bytes]]  # of each node's interfaces
     flows: Mapping[int, Flow]
+    counters: Mapping[tuple[str, str, str], str]  # (node, interface, class): what counts its drops, gact or iptables
 
     def event(self, kind: str, flow: int, series: int = 0) -> Mapping[str, Any]:
         for one in self.events:
@@ -85,8 +86,11 @@ class Measured(NamedTuple):
         return [(one.at - came.get(one.seq, one.sent)) / 1e9 for one in left]
 
 
-def class_order(measured: Measured, subject: Subject) -> list[int | None]:
-    """The class's packets in the order in which the node saw them: our numbers, None for anybody else's."""
+def class_order(measured: Measured, subject: Subject, ipv4_only: bool = False) -> list[int | None]:
+    """The class's packets in the order in which the node saw them: our numbers, None for anybody else's.
+
+    `ipv4_only`: as iptables counts, which knows nothing of ARP and counts IPv6 apart.
+    """
     flow = subject.way
     seen = measured.seen[flow.node]
     if flow.entry:
@@ -100,12 +104,12 @@ def class_order(measured: Measured, subject: Subject) -> list[int | None]:
     if not mine:
         return []
     first, last = mine[0][0], mine[-1][0]
-    foreign = [(at, None) for at in _foreign(measured, subject) if first < at < last]
+    foreign = [(at, None) for at in _foreign(measured, subject, ipv4_only) if first < at < last]
     merged: list[tuple[int, int | None]] = [*mine, *foreign]
     return [number for _unused, number in sorted(merged, key=lambda one: one[0])]
 
 
-def _foreign(measured: Measured, subject: Subject) -> Iterable[int]:
+def _foreign(measured: Measured, subject: Subject, ipv4_only: bool) -> Iterable[int]:
     """Times of packets in the class that are not this flow's numbered ones."""
     flow = subject.way
     seen = measured.seen[flow.node]
@@ -113,6 +117,8 @@ def _foreign(measured: Measured, subject: Subject) -> Iterable[int]:
     own_macs = measured.macs.get(flow.node, frozenset())
     for (point, outgoing), frames in seen.others.items():
         for frame in frames:
+            if ipv4_only and frame.ethertype != ETHERTYPES["ipv4"]:
+                continue
             if flow.direction == "ingress":
                 relevant = point == flow.interface and not outgoing
             elif outgoing:  # the node's own; what it forwards was counted where it came in
@@ -164,13 +170,24 @@ def _flow_packet(flow: Flow, point: str) -> Packet:
     )
 
 
-def rate_arrivals(measured: Measured, flow: Flow, burst: int) -> Sequence[judge.Arrival]:
-    """A class's packets of load at the receiver, without what a burst let through at the start."""
-    arrivals = [judge.Arrival(one.at, one.length) for one in measured.arrived(flow, RATE)]
-    return judge.settled(arrivals, max(2 * burst, sum(one.length for one in arrivals) // 10))
+def rate_windows(measured: Measured, subject: Subject, kept: float) -> list[rates.Window]:
+    """A class's packets of load at the receiver, window by window; `kept`: the share that its own drops leave."""
+    flow = subject.way
+    plain = rates.split(_numbered(measured.arrived(flow, RATE, UNIMPAIRED + flow.id)))
+    sent = [one for one in measured.events if one.get("event") == "sent" and one.get("kind") == RATE]
+    sent = [one for one in sent if one.get("flow") == flow.id] if flow.entry else []  # its own class slows a sender
+    found = []
+    for number, window in enumerate(rates.split(_numbered(measured.arrived(flow, RATE)))):
+        offered = _offered(sent[number], window[0].length) * kept if number < len(sent) else 0.0
+        path = judge.Path(rates.around(window, plain), offered)
+        found.append(rates.Window(rates.without_burst(window, subject.asked.burst), path))
+    return found
 
 
-def capacity(measured: Measured, flow: Flow) -> float:
-    """bit/s that the unimpaired path carries, the lower of before and after; 0: not measured."""
-    plain = [judge.Arrival(one.at, one.length) for one in measured.arrived(flow, RATE, UNIMPAIRED + flow.id)]
-    return min((judge.rate_of(part) for part in judge.parts(plain) if len(part) >= 20), default=0.0)
+def _numbered(packets: Iterable[Ours]) -> list[rates.Numbered]:
+    return [rates.Numbered(one.seq, judge.Arrival(one.at, one.length)) for one in packets]
+
+
+def _offered(sent: Mapping[str, Any], length: int) -> float:
+    """bit/s that a sender brought out."""
+    return 8.0 * length * int(sent["sent"]) / float(sent["seconds"])

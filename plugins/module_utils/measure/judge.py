@@ -25,6 +25,11 @@ class Verdict(NamedTuple):
     note: str = ""
 
 
+def joined(*notes: str) -> str:
+    """Notes as one; empty ones are left out."""
+    return "; ".join(note for note in notes if note)
+
+
 class Nth(NamedTuple):
     """Which packets are missing, held against `every n-th`."""
 
@@ -167,16 +172,6 @@ def usual_rate(arrivals: Sequence[Arrival], windows: int = 20) -> float:
     rates = [rate_of(arrivals[start : start + size + 1]) for start in range(0, len(arrivals) - size, size)]
     middle = statistics.median(rates) if len(rates) >= 5 else 0.0
     return middle if sum(abs(one - middle) <= 0.03 * middle for one in rates) >= 0.6 * len(rates) else 0.0
-
-
-def parts(arrivals: Sequence[Arrival], gap: float = 0.15) -> list[list[Arrival]]:
-    """Series that were sent one after the other: split where nothing came for `gap` seconds."""
-    found: list[list[Arrival]] = []
-    for one in arrivals:
-        if not found or one.at - found[-1][-1].at > gap * 1e9:
-            found.append([])
-        found[-1].append(one)
-    return found
 
 
 class Path(NamedTuple):

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from statistics import median
 from typing import NamedTuple
 
-from . import judge
+from . import judge, rates
 from .commands import UNIMPAIRED
-from .evaluate import Measured, Row, capacity, class_order, rate_arrivals
+from .evaluate import Measured, Row, class_order, rate_windows
 from .flows import Flow, Subject
 from .judge import Verdict
-from .schedule import RATE, TRAIN, train_length
+from .schedule import TRAIN, train_length
 
 ORDER = ("delay", "jitter", "drop", "loss", "duplicate", "corrupt", "reorder", "rate")
 
@@ -95,8 +95,11 @@ def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
         arrived, unreadable = left.readable, left.unreadable
         verdict = judge.judge_share(asked.corrupt, left.damaged, len(sent))
         yield _row(subject, "corrupt", _percent(asked.corrupt), verdict)
+    if asked.every:
+        order, note = _counted(measured, subject, order, arrived)
     if asked.every and not asked.loss and not asked.corrupt:
-        verdict = _enough(measured, flow, judge.judge_nth(order, arrived, asked.every), len(sent))
+        verdict = judge.judge_nth(order, arrived, asked.every)
+        verdict = _enough(measured, flow, verdict._replace(note=judge.joined(verdict.note, note)), len(sent))
         yield _row(subject, "drop", f"every {asked.every}.", verdict)
     else:
         yield from _loss_rows(measured, subject, order, arrived, unreadable)
@@ -107,6 +110,22 @@ def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     if asked.reorder:
         early, judged = _overtaking(measured, subject)
         yield _row(subject, "reorder", _percent(asked.reorder), judge.judge_share(asked.reorder, early, judged))
+
+
+def _counted(
+    measured: Measured, subject: Subject, order: list[int | None], arrived: set[int]
+) -> tuple[list[int | None], str]:
+    """The order in which the class is counted: every frame by tc, IPv4 alone by iptables; where that is not known,
+    the one that explains what is missing."""
+    of = subject.of
+    counter = measured.counters.get((subject.node, subject.impaired.interface, of.name), "")
+    if counter == "gact" or (not counter and not judge.nth(order, arrived, of.asked.every).spared):
+        return order, ""
+    ipv4 = class_order(measured, subject, ipv4_only=True)
+    others = len(order) - len(ipv4)
+    if not counter and (not others or judge.nth(ipv4, arrived, of.asked.every).spared):
+        return order, ""
+    return ipv4, f"{others} frames beside IPv4, which iptables does not count" if others else ""
 
 
 def _loss_rows(
@@ -137,7 +156,7 @@ def _enough(measured: Measured, flow: Flow, verdict: Verdict, reached: int) -> V
     if lost <= 0:
         return verdict
     note = f"{lost} of {count} did not reach the node"
-    note = f"{verdict.note}; {note}" if verdict.note else note
+    note = judge.joined(verdict.note, note)
     return verdict._replace(ok=verdict.ok and lost <= count // 10, note=note)
 
 
@@ -155,12 +174,8 @@ def rate_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     asked, flow = subject.asked, subject.flow
     if flow is None or not asked.rate or asked.loss >= 0.9:
         return
-    sent = measured.event("sent", flow.id, RATE)
-    length = next((one.length for one in measured.arrived(flow, RATE)), 0)
     kept = (1 - asked.loss) * (1 - (1 / asked.every if asked.every else 0))
-    offered = 8.0 * length * int(sent["sent"]) / float(sent["seconds"]) * kept if sent and flow.entry else 0.0
-    path = judge.Path(capacity(measured, flow), offered)
-    verdict = judge.judge_rate(asked.rate, rate_arrivals(measured, flow, asked.burst), path)
+    verdict = rates.judge_rates(asked.rate, rate_windows(measured, subject, kept))
     yield _row(subject, "rate", judge.rate_text(asked.rate), verdict)
 
 

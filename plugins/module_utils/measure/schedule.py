@@ -17,6 +17,7 @@ FULL = 1514
 HEAVY = 5e6  # bit/s; above it a rate is measured with nothing else on the wire
 FAST = 20e6  # bit/s; above it a second of packets is enough
 OVERLOAD = 1.5
+WINDOWS = 4  # of a rate above HEAVY
 
 
 class Limits(NamedTuple):
@@ -86,15 +87,15 @@ def overload(subject: Subject, limits: Limits) -> Series | None:
     return Series("send", flow.id, RATE, max(1, math.ceil(rate * seconds)), rate, length, 2 * OVERLOAD * seconds + 2)
 
 
-def drain(asked: Asked, sent: Series) -> Series:
+def drain(asked: Asked, sent: Series, spare: float = 0.5) -> Series:
     """Wait for what an overload left in the queue."""
     left = (OVERLOAD - 1) * sent.seconds + asked.delay + asked.jitter
-    return Series("wait", sent.flow, limit=min(left, 30.0) + 0.5)
+    return Series("wait", sent.flow, limit=min(left, 30.0) + spare)
 
 
 def capacity(sent: Series) -> Series:
-    """The same load on the unimpaired path for a third of the time: what it can carry at all."""
-    return sent._replace(packets=max(1, sent.packets // 3), unimpaired=True)
+    """The same load on the unimpaired path for less time: what it can carry at all."""
+    return sent._replace(packets=max(20, math.ceil(0.6 * sent.packets)), unimpaired=True)
 
 
 class Stage(NamedTuple):
@@ -136,10 +137,18 @@ def repeats(found: list[Subject], limits: Limits) -> list[Stage]:
 
 
 def _alone(subject: Subject, load: Series, limits: Limits) -> tuple[Series, ...]:
-    """An overload between two of the unimpaired path: a busy machine changes."""
-    pause = Series("wait", load.flow, limit=0.3)
-    beside = (capacity(load), pause) if limits.calibrate else ()
-    return (*beside, load, drain(subject.asked, load), *beside)
+    """Overloads between those of the unimpaired path, as short as the burst allows: a busy machine changes."""
+    asked = subject.asked
+    if not limits.calibrate:
+        return load, drain(asked, load)
+    shortest = max(0.25 if asked.rate >= FAST else 0.4, 5 * asked.burst * 8 / asked.rate)
+    if asked.rate > HEAVY and WINDOWS * shortest <= 2 * load.seconds:
+        windows, load = WINDOWS, load._replace(packets=math.ceil(shortest * load.rate))
+    else:
+        windows = 1
+    plain = capacity(load)
+    pause, after = Series("wait", load.flow, limit=0.15), drain(asked, load, 0.15)
+    return (*(plain, pause, load, after) * windows, plain)
 
 
 def _timed(measured: list[Subject], limits: Limits) -> tuple[tuple[str, tuple[Series, ...]], ...]:

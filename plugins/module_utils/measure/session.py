@@ -19,6 +19,7 @@ from . import rows as making
 from .commands import Watch, script, watch_command, watches
 from .evaluate import Measured, Row, Seen
 from .flows import Flow, Subject, subjects
+from .judge import joined
 from .schedule import RATE, REQUEST, TRAIN, Limits, Stage, repeats, stages
 from .topology import Lab, parse_lab
 
@@ -73,7 +74,7 @@ class Session:
         return path.read_bytes() if path.exists() else b""
 
     def add(self, node: str, what: str, data: bytes) -> None:
-        """Keep what a node has recorded (`records`), said (`events`) or is (`macs`)."""
+        """Keep what a node has recorded (`records`), said (`events`) or is (`macs`, `backends`)."""
         with (self.directory / f"{node}.{what}").open("ab") as file:
             file.write(data)
 
@@ -90,7 +91,13 @@ class Session:
         events = [event for node in self.nodes for event in parse_events(read(node, "events"))]
         seen = {node: Seen(watch, read(node, "records")) for node, watch in self.watches.items()}
         macs = {node: frozenset(_macs(self._read(node, "macs").decode())) for node in self.nodes}
-        return Measured(self.lab, self.limits, seen, events, macs, self.flows)
+        return Measured(self.lab, self.limits, seen, events, macs, self.flows, self._counters())
+
+    def _counters(self) -> dict[tuple[str, str, str], str]:
+        """What counts each class's drops, as the module impairment told; nothing for a tree made by hand."""
+        told = [(node, one) for node in self.nodes for one in json.loads(self._read(node, "backends") or b"[]")]
+        drops = [(node, one) for node, one in told if one.get("impairment") == "drop"]
+        return {(node, one["interface"], one["class"]): one["backend"] for node, one in drops}
 
     def judge(self, number: int) -> list[Row]:
         """Rows that this stage has brought; they are kept. A repeated one takes the place of one that failed."""
@@ -103,7 +110,7 @@ class Session:
                 (
                     place,
                     row._replace(
-                        note=_with(row.note, f"measured again, alone; first {failed[place, row.quantity].got}")
+                        note=joined(row.note, f"measured again, alone; first {failed[place, row.quantity].got}")
                     ),
                 )
                 for place, row in found
@@ -176,10 +183,6 @@ def parse_events(text: bytes) -> list[dict[str, Any]]:
     """The probe's lines, one JSON object each; a line that is not finished is left out."""
     whole = text[: text.rfind(b"\n") + 1]
     return [json.loads(line) for line in whole.splitlines() if line.strip()]
-
-
-def _with(note: str, more: str) -> str:
-    return f"{note}; {more}" if note else more
 
 
 def _macs(text: str) -> list[bytes]:

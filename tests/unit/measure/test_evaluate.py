@@ -42,19 +42,20 @@ def arp(node: str, point: str, outgoing: bool, at: int, to: bytes = BROADCAST, b
     return head + struct.pack("<HH4s4sBB6s6x", 0, 0, b"\0" * 4, b"\0" * 4, 0, 0, by)
 
 
-def measured(master: bytes, slave: bytes, sent: int, flow: int) -> Measured:
+def measured(master: bytes, slave: bytes, sent: int, flow: int, counter: str = "gact") -> Measured:
     events = [{"event": "sent", "flow": flow, "kind": TRAIN, "sent": sent, "asked": sent, "error": ""}]
     data: Mapping[str, bytes] = {"master": master, "slave": slave}
+    counters = {("master", DEVICE, "device"): counter} if counter else {}
     seen = {node: Seen(watch, data.get(node, b"")) for node, watch in WATCHES.items()}
-    return Measured(LAB, Limits(), seen, events, {"master": frozenset([OWN_MAC])}, FLOWS)
+    return Measured(LAB, Limits(), seen, events, {"master": frozenset([OWN_MAC])}, FLOWS, counters)
 
 
-def forwarded(dropped: Callable[[int], bool], extra: bytes = b"", count: int = 400) -> list[Row]:
+def forwarded(dropped: Callable[[int], bool], extra: bytes = b"", count: int = 400, counter: str = "gact") -> list[Row]:
     """Rows of the class `device` where packet n comes in at n ms and arrives unless dropped."""
     flow = FORWARDED.way.id
     entered = b"".join(ours("master", "eth0", False, flow, n, n * 10**6) for n in range(count))
     arrived = b"".join(ours("slave", "eth0", False, flow, n, n * 10**6) for n in range(count) if not dropped(n))
-    return list(packet_rows(measured(entered + extra, arrived, count, flow), FORWARDED))
+    return list(packet_rows(measured(entered + extra, arrived, count, flow, counter), FORWARDED))
 
 
 def test_records_are_read_back() -> None:
@@ -97,6 +98,22 @@ def test_arp_that_is_forwarded_takes_part_in_the_count() -> None:
     assert "1 foreign packets in the count" in row.note
     (row,) = forwarded(lambda n: n % 20 == 19, extra)
     assert not row.ok
+
+
+def test_iptables_counts_no_arp() -> None:
+    extra = arp("master", "eth0", False, 100 * 10**6 + 1)
+    (row,) = forwarded(lambda n: n % 20 == 0, extra, counter="iptables")
+    assert row.ok
+    assert "1 frames beside IPv4" in row.note
+    (row,) = forwarded(lambda n: (n if n <= 100 else n + 1) % 20 == 19, extra, counter="iptables")
+    assert not row.ok
+
+
+def test_where_the_counter_is_not_known_either_count_will_do() -> None:
+    extra = arp("master", "eth0", False, 100 * 10**6 + 1)
+    assert forwarded(lambda n: n % 20 == 0, extra, counter="")[0].ok
+    assert forwarded(lambda n: (n if n <= 100 else n + 1) % 20 == 19, extra, counter="")[0].ok
+    assert not forwarded(lambda n: n % 19 == 0, extra, counter="")[0].ok
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from plugins.module_utils.measure.judge import (
     judge_rate,
     judge_share,
     nth,
-    parts,
     rate_of,
     settled,
 )
@@ -242,12 +241,6 @@ def test_a_path_with_little_to_spare() -> None:
     assert judge_rate(100e6, stream(95e6, 5000, 1514), little).ok
     assert not judge_rate(100e6, stream(104e6, 5000, 1514), little).ok  # faster than asked is wrong all the same
     assert not judge_rate(100e6, stream(70e6, 5000, 1514), little).ok
-
-
-def test_series_before_and_after_are_kept_apart() -> None:
-    before = stream(80e6, 100, 1514)
-    after = [Arrival(one.at + 10**9, one.length) for one in stream(60e6, 100, 1514)]
-    assert [round(rate_of(part) / 1e6) for part in parts([*before, *after])] == [80, 60]
 
 
 def test_too_little_offered_fails() -> None:
