@@ -94,6 +94,7 @@ int open_sender(struct flow *flow) {
 int send_one(int fd, const unsigned char *packet, size_t length, uint64_t deadline) {
     for (;;) {
         if (send(fd, packet, length, 0) >= 0) return 0;
+        if (errno == EPERM) return 0; /* how netfilter tells a local sender of a drop: sent, and lost */
         if (errno != ENOBUFS && errno != EAGAIN && errno != EINTR && errno != ENOMEM) return errno;
         if (monotonic() > deadline) return ETIMEDOUT;
         usleep(1000);

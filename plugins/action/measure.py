@@ -21,7 +21,7 @@ from ansible.utils.display import Display
 
 from ..module_utils.errors import TestbedError
 from ..module_utils.measure import probe, table
-from ..module_utils.measure.flows import Flow
+from ..module_utils.measure.flows import Flow, calibration_matches
 from ..module_utils.measure.schedule import REQUEST, TRAIN, Limits
 from ..module_utils.measure.session import ON_NODE, Session, parse_events
 from ..module_utils.measure.topology import VARIABLES
@@ -82,7 +82,9 @@ class ActionModule(ActionBase):
                 display.display("  " + _through(flow))
             shutil.rmtree(made.directory)
         impaired = sorted({subject.node for subject in made.subjects})
-        return {"directory": str(made.directory), "stages": len(made.first), "nodes": made.nodes, "impaired": impaired}
+        unimpaired = {node: calibration_matches(made.lab, node, made.limits.port) for node in impaired}
+        found = {"directory": str(made.directory), "stages": len(made.first), "nodes": made.nodes}
+        return {**found, "impaired": impaired, "unimpaired": unimpaired}
 
     def phase_judge(self, session: Session, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Say what a stage has shown."""

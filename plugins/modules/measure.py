@@ -85,6 +85,10 @@ impaired:
   returned: O(phase=plan)
   type: list
   elements: str
+unimpaired:
+  description: What has to pass each of these nodes unimpaired for as long as the measurement takes.
+  returned: O(phase=plan)
+  type: dict
 rows:
   description: How many rows were judged.
   returned: O(phase=judge) and O(phase=report)

@@ -97,7 +97,8 @@ def class_order(measured: Measured, subject: Subject, ipv4_only: bool = False) -
         mine = [(one.at, one.seq) for one in seen.packets(flow.entry, False, flow.id, TRAIN)]
     else:
         left = {one.seq: one.at for one in reversed(seen.packets(flow.leave, True, flow.id, TRAIN))}
-        mine, at = [], 0
+        lead = min(left, default=0)  # the first ones may be missing: just before the first that left
+        mine, at = [], left.get(lead, 0) - lead - 1
         for number in range(int(measured.event("sent", flow.id, TRAIN).get("sent", 0))):
             at = left.get(number, at + 1)  # a packet that never left is placed behind the one before
             mine.append((at, number))

@@ -116,10 +116,25 @@ def _headers(conditions: Mapping[str, Any], port: int, own: bool) -> Iterator[di
             yield header
 
 
+def calibration_matches(lab: Lab, node: str, port: int) -> list[Mapping[str, Any]]:
+    """What passes the impaired interfaces while we measure: our calibration.
+
+    And ARP, where a class loses everything: without it nobody would send to the far side for long.
+    """
+    asked = [
+        of.asked
+        for interface in lab.nodes[node].get("impairment_interfaces") or ()
+        for impaired in impaired_directions(interface)
+        for of in impaired.classes
+    ]
+    found: list[Mapping[str, Any]] = [{"protocol": "udp", "port": port}]
+    return [*found, {"protocol": "arp"}] if any(one.loss >= 1 for one in asked) else found
+
+
 def unimpaired_matches(lab: Lab, node: str, calibration_port: int) -> list[Mapping[str, Any]]:
     """What passes the impaired interfaces untouched: management, and our calibration."""
     stated = lab.nodes[node].get("impairment_management")
-    return [*([SSH] if stated is None else stated), {"protocol": "udp", "port": calibration_port}]
+    return [*([SSH] if stated is None else stated), *calibration_matches(lab, node, calibration_port)]
 
 
 def choose(lab: Lab, node: str, impaired: Impaired, of: Class, number: int, unimpaired: Matches) -> Flow | str:

@@ -95,5 +95,5 @@ def _narrow(asked: float, windows: Sequence[Window], samples: int) -> Verdict:
     got, carried = statistics.median(rates), statistics.median(paths)
     share = statistics.median(rate / min(asked, path) for rate, path in zip(rates, paths))
     ok = share >= SHARE and got <= (1 + WITHIN) * asked
-    note = f"the path carries {rate_text(carried)}, too little to show more than {min(1, share):.0%} of it used"
+    note = f"the unimpaired path carries {rate_text(carried)}, too little to show more than this: {share:.0%} of it"
     return Verdict(ok, rate_text(got), f"{SHARE:.0%} of the path to +2%", samples, note)

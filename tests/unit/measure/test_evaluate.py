@@ -168,6 +168,18 @@ def test_a_nodes_own_packets_are_counted_as_sent() -> None:
     assert (row.quantity, row.samples, row.ok) == ("loss", 100, False)
 
 
+def test_a_nodes_first_packet_may_be_the_one_that_is_dropped() -> None:
+    lab = lab_with([{"name": "all", "drop": {"every": 20, "packet": 0}, "match": {"bridged": False}}])
+    subject = subjects(lab, 40404)[0]
+    flow, before = subject.way.id, arp("master", DEVICE, True, 500, by=OWN_MAC)
+    left = b"".join(ours("master", DEVICE, True, flow, n, 1000 + n) for n in range(100) if n % 20)
+    arrived = b"".join(ours("slave", "eth0", False, flow, n, 1000 + n) for n in range(100) if n % 20)
+    (row,) = packet_rows(measured(before + left, arrived, 100, flow, ""), subject)
+    assert row.ok
+    assert row.got.endswith("(place 0 of the captured order)")
+    assert row.note == ""
+
+
 def corrupting() -> Subject:
     return subjects(lab_with([{"name": "all", "corrupt": "10%", "match": {"bridged": True}}]), 40404)[0]
 

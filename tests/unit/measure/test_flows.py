@@ -11,7 +11,7 @@ import pytest
 
 from plugins.module_utils.measure.asked import impaired_directions, parse_asked
 from plugins.module_utils.measure.commands import script, watches
-from plugins.module_utils.measure.flows import Subject, subjects
+from plugins.module_utils.measure.flows import Subject, calibration_matches, subjects
 from plugins.module_utils.measure.matching import Packet, class_of, matches
 from plugins.module_utils.measure.schedule import RATE, TRAIN, Limits, overload, stages, train
 from plugins.module_utils.measure.topology import parse_lab
@@ -149,3 +149,11 @@ def test_scripts_and_recorders() -> None:
     assert set(found_watches["master"].points) == {DEVICE, "eth0"}
     assert found_watches["slave"].receive == ("eth0",)
     assert found_watches["slave"].addresses == ("192.168.1.148",)
+
+
+def test_arp_passes_while_a_class_that_loses_everything_is_measured() -> None:
+    udp = {"protocol": "udp", "port": 40404}
+    assert calibration_matches(lab_with([{"name": "all", "delay": "50ms"}]), "master", 40404) == [udp]
+    for lost in ({"down": True}, {"loss": "100%"}):
+        lab = lab_with([{"name": "all", **lost}])
+        assert calibration_matches(lab, "master", 40404) == [udp, {"protocol": "arp"}]

@@ -45,7 +45,7 @@ def test_windows_of_a_path_that_fails_for_a_moment_do_not_count() -> None:
 def test_a_narrow_path_is_said_and_its_noise_does_not_fail() -> None:
     verdict = judge_rates(100 * MBIT, windows((52, 58), (60, 58), (90, 110), (30, 58)))
     assert verdict.ok
-    assert "carries 58mbit, too little" in verdict.note
+    assert "carries 59mbit, too little" in verdict.note
 
 
 def test_on_a_narrow_path_half_of_it_fails() -> None:
