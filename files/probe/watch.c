@@ -10,6 +10,7 @@
 #include "probe.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -214,6 +215,19 @@ static void report_drops(void) {
     report("{\"event\": \"watched\", \"records\": %lu, \"dropped\": %lu}", written, dropped);
 }
 
+/* Nobody came to end us: whoever began this was interrupted, and will not tidy up. */
+static void leave_nothing(void) {
+    char path[512];
+    DIR *listing = opendir(directory);
+    if (!listing) return;
+    for (struct dirent *one; (one = readdir(listing));) {
+        snprintf(path, sizeof path, "%s/%s", directory, one->d_name);
+        if (one->d_name[0] != '.') unlink(path);
+    }
+    closedir(listing);
+    rmdir(directory);
+}
+
 int command_watch(char **argv) {
     char path[512];
     directory = need(argv, "dir");
@@ -244,5 +258,6 @@ int command_watch(char **argv) {
     }
     fclose(records);
     report_drops();
+    if (!stopping) leave_nothing();
     return 0;
 }
