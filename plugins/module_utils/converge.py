@@ -9,7 +9,7 @@ observed can be given back as the desired one: roll-back, clear and revert are o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from .errors import NotConverged, RolledBack, TestbedError
@@ -62,10 +62,17 @@ class Report(NamedTuple):
     states: tuple[Any, ...]  # the observed states before, one per target: what a revert gives back
 
 
-def converge(targets: Sequence[Target], check: bool = False) -> Report:
+def _nothing(_states: Sequence[Any]) -> None:
+    """What happens before the first write where nobody asked for anything."""
+
+
+def converge(
+    targets: Sequence[Target], check: bool = False, begin: Callable[[Sequence[Any]], None] = _nothing
+) -> Report:
     """Bring every target to its desired state.
 
     In check mode nothing is written: `steps` says what would be done and `after` is what stands.
+    `begin` is called with the observed states before the first write, if there is one.
     Raises RolledBack when a step fails or the kernel reads back differently; TestbedError subclasses
     from observe and plan pass through, as nothing was touched by then.
     """
@@ -75,6 +82,7 @@ def converge(targets: Sequence[Target], check: bool = False) -> Report:
     lines = _describe(targets, before)
     if check or not steps:
         return Report(bool(steps), lines, lines, steps, before)
+    begin(before)
     try:
         _apply(plans)
         after = tuple(target.domain.observe() for target in targets)

@@ -33,12 +33,18 @@ class Pending(NamedTuple):
         """The bare command that confirms; it fails when the node has taken a change back."""
         return " && ".join(f"rm {file}" for file in reversed(self.files))
 
+    def disarm(self) -> None:
+        """This change was not made after all; those before it still wait."""
+        self.files[-1].unlink(missing_ok=True)
+
 
 def arm(take_back: Callable[[], None], within: float) -> Pending:
-    """Start a process of its own that calls `take_back` unless the change is confirmed in `within` seconds.
+    """Start a process of its own that calls `take_back` unless the change is confirmed in time.
 
-    It is a copy of this process, so it needs no program on the node, and outlives it, the session and ssh. Changes
-    of runs before that still wait are confirmed with this one; otherwise they are taken back after it.
+    Call it within `alone()`, before the first write: the `within` seconds count from the end of that, so from the
+    end of this process at the latest, even if it is killed. The guard is a copy of this process: it needs no program
+    on the node, and outlives this process, the session and ssh. Changes of runs before that still wait are confirmed
+    with this one; otherwise they are taken back after it.
     """
     PENDING.mkdir(mode=0o700, parents=True, exist_ok=True)
     older = waiting()
@@ -124,6 +130,8 @@ def _newer(file: Path) -> bool:
 
 def _wait(file: Path, within: float, take_back: Callable[[], None]) -> None:
     """Until confirmed. A change on top of this one comes first: it is confirmed, or taken back, before this one."""
+    with alone():
+        pass  # the run that makes the change has ended
     deadline = time.monotonic() + within
     while file.exists():
         if time.monotonic() >= deadline and not _newer(file):

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import bridge_netfilter, guard, node
 from ..capabilities import forget, load
 from ..converge import Report, Target, converge, revert
-from ..errors import InvalidInput, TestbedError
+from ..errors import InvalidInput, RolledBack, TestbedError
 from ..memory import Memory
 from ..netlink import Socket
 from ..tc.actions import ActionsDomain
@@ -63,11 +63,10 @@ def apply(
         if check:
             return Outcome(converge(targets, check), wanted.backends, wanted.warnings, None)
         try:
-            report = converge(targets)
+            report, pending = _on_trial(targets, rtnetlink, confirm_within)
         finally:
             forget_restored(rtnetlink)
         _forget_netfilter(wanted.counted)
-        pending = _to_confirm(targets, report, rtnetlink, confirm_within)
     return Outcome(report, wanted.backends, wanted.warnings, pending)
 
 
@@ -82,15 +81,29 @@ def _check_ingress(asked: Sequence[model.Interface], present: Sequence[str]) -> 
                     raise InvalidInput(f"{place}.in_interface", match.in_interface, allowed)
 
 
-def _to_confirm(targets: Sequence[Target], report: Report, rtnetlink: Socket, within: float) -> guard.Pending | None:
-    """This change, and those before it of which nobody has told yet whether the node can still be reached."""
+def _on_trial(
+    targets: Sequence[Target], rtnetlink: Socket, within: float
+) -> tuple[Report, guard.Pending | None]:
+    """Converge, watched from before the first write: a run that breaks off is taken back like one nobody confirms.
+
+    To confirm is this change, and those before it of which nobody has told yet whether the node can still be reached.
+    """
     if not within:
+        report = converge(targets)
         guard.trust()
-        return None
-    if report.changed:
-        return guard.arm(lambda: _take_back(targets, report, rtnetlink), within)
+        return report, None
+    armed: list[guard.Pending] = []
+    try:
+        report = converge(
+            targets,
+            begin=lambda states: armed.append(guard.arm(lambda: _take_back(targets, states, rtnetlink), within)),
+        )
+    except RolledBack as error:
+        if error.restored:
+            armed[0].disarm()
+        raise
     older = guard.waiting()
-    return guard.Pending(older) if older else None
+    return report, armed[0] if armed else guard.Pending(older) if older else None
 
 
 def clear(check: bool = False) -> Report:
@@ -139,10 +152,10 @@ def _netfilter(
     return [Target(flags, flags.desired(seen)), *map(Target, domains, wanted)]
 
 
-def _take_back(targets: Sequence[Target], report: Report, rtnetlink: Socket) -> None:
+def _take_back(targets: Sequence[Target], states: Sequence[Any], rtnetlink: Socket) -> None:
     """In the guard's process, which is a copy of ours and has its socket."""
     try:
-        revert(targets, report.states)
+        revert(targets, states)
     except TestbedError:
         return  # nobody is left to tell; the next run finds what stands and converges it
     finally:
