@@ -106,6 +106,9 @@ def _check_class(interface: Interface, entry: TrafficClass, node: Node) -> None:
         raise MissingCapability(f"{entry.path}.{emulated[0]}", str(node.capable["qdisc.netem"]))
     if asked.netem.seed is not None and asked.enabled and not node.can("netem.seed"):
         raise MissingCapability(f"{entry.path}.seed", str(node.capable["netem.seed"]))
+    below = shape.waiting(asked) if asked.enabled else None
+    if below and not node.can(f"qdisc.{below.kind}"):
+        raise MissingCapability(f"{entry.path}.discipline", str(node.capable[f"qdisc.{below.kind}"]))
     if asked.netem.duplicate.probability and asked.enabled and len(interface.classes) > 1:
         raise InvalidInput(
             f"{entry.path}.duplicate",
@@ -151,14 +154,14 @@ def _interface(
     rest: tuple[int, tuple[Action, ...]] = (shape.PASS, ())
     for entry in interface.classes:
         minor = minors[entry.name]
-        class_, leaf, computed = shape.branch(minor, entry, node.can("qdisc.netem"), node.memory)
-        classes.append(class_)
-        qdiscs.append(leaf)
+        made = shape.branch(minor, entry, node.can("qdisc.netem"), node.memory)
+        classes.append(made.entry)
+        qdiscs += made.queues
         actions = _actions(entry, indices, interface, node)
-        filters += [_filter(found, class_.handle, actions) for found in _class_filters(interface, entry, node)]
+        filters += [_filter(found, made.entry.handle, actions) for found in _class_filters(interface, entry, node)]
         if not entry.matches:
-            rest = (class_.handle, actions)
-        backends += _told(interface, entry, _drop_backend(entry, node), computed)
+            rest = (made.entry.handle, actions)
+        backends += _told(interface, entry, _drop_backend(entry, node), made.computed)
         warnings += _warned(entry, node)
     filters.append(_filter(EVERYTHING, *rest))
     return Tree(tuple(qdiscs), tuple(classes), tuple(filters)), backends, warnings
@@ -210,6 +213,11 @@ def _told(
                 "why": "shapes, and lets ceil borrow from the wrapping class",
             }
         )
+    below = shape.waiting(asked)
+    if below:
+        name = "discipline" if asked.discipline else "queue"
+        why = "holds what waits for the rate, and nothing else"
+        told.append({**place, "impairment": name, "backend": below.kind, "why": why})
     for name in shape.needs_netem(asked):
         told.append({**place, "impairment": name, "backend": "netem", "why": "the leaf of the class"})
     if dropping:
@@ -226,9 +234,10 @@ def _warned(entry: TrafficClass, node: Node) -> list[str]:
     warnings = []
     if _drop_backend(entry, node) == "iptables":
         warnings.append(f"{entry.path}.{statistic.COUNTS_APART}")
-    if shape.rounded_queue(asked):
+    if shape.loses_superpackets(asked):
         warnings.append(
-            f"{entry.path}.queue: netem counts packets; the buffer holds as many full packets of {shape.FULL_PACKET} B"
+            f"{entry.path}.queue: packets that TSO or GRO gathered come as one of up to 64 KiB, and a smaller buffer "
+            "loses them whole; switch these offloads off"
         )
     if asked.enabled and asked.netem.jitter and asked.keep_order:
         warnings.append(

@@ -12,6 +12,8 @@ from .. import schema, units
 from ..errors import InvalidInput
 from ..schema import leaf, not_supported, whole_number
 from ..tc.kinds import netem
+from ..tc.kinds.htb import LINKLAYERS
+from .buffer import FULL_PACKET, WIRE, Discipline, Queue, Wire, parse_discipline, parse_queue, waiting_bytes
 from .match import Match, interface_name, parse_match, parse_matches
 
 ROOT_PATH = "impairment_interfaces"
@@ -23,6 +25,9 @@ NEEDS = (
     ("reorder", "delay", "what is reordered overtakes the packets that wait"),
     ("ceil", "rate", "ceil is how far a rate may borrow"),
     ("burst", "rate", "burst belongs to a rate"),
+    ("overhead", "rate", "overhead counts against a rate"),
+    ("mpu", "rate", "mpu counts against a rate"),
+    ("linklayer", "rate", "the link layer's cells count against a rate"),
 )
 EMPTY = {
     "match": "a class for all other traffic has no match at all: leave the key out, or write conditions",
@@ -38,13 +43,6 @@ class Drop(NamedTuple):
     packet: int
 
 
-class Queue(NamedTuple):
-    """The bottleneck's buffer: an amount in ns, bytes or packets."""
-
-    amount: int
-    unit: str  # "time", "bytes" or "packets"
-
-
 class Impairment(NamedTuple):
     """What a class suffers. Rates in bytes per second, burst in bytes; None: not asked."""
 
@@ -55,6 +53,8 @@ class Impairment(NamedTuple):
     netem: netem.Netem = netem.Netem()
     drop: Drop | None = None
     queue: Queue | None = None
+    discipline: Discipline | None = None
+    wire: Wire = Wire()
     limit: int | None = None
     keep_order: bool = True
     down: bool = False
@@ -97,26 +97,17 @@ def _drop(value: object, path: str) -> Drop:
     return Drop(every, packet)
 
 
-def _queue(value: object, path: str) -> Queue:
-    for unit, parse in (("packets", units.parse_packets), ("bytes", units.parse_size), ("time", units.parse_time)):
-        try:
-            amount = parse(value)
-        except ValueError:
-            continue
-        if amount:
-            return Queue(amount, unit)
-    raise InvalidInput(path, value, "write the buffer as time (100ms), bytes (64kB, 64KiB) or packets (50p), above 0")
-
-
 _IMPAIRMENT: dict[str, schema.Parser] = {
     "rate": leaf(units.parse_rate),
     "ceil": leaf(units.parse_rate),
     "burst": leaf(units.parse_size),
     "priority": whole_number(0, 7),
+    **WIRE,
     **netem.IMPAIRMENTS,
     "distribution": not_supported("jitter is uniform in this version; leave distribution out"),
     "drop": _drop,
-    "queue": _queue,
+    "queue": parse_queue,
+    "discipline": parse_discipline,
     "limit": whole_number(1, 2**32 - 1),
     "keep_order": leaf(units.parse_boolean),
     "down": leaf(units.parse_boolean),
@@ -134,7 +125,9 @@ def _impairment(values: Mapping[str, Any], entry: Mapping[str, Any], path: str) 
         emulated = netem.build(**emulation)
     except ValueError as error:
         raise InvalidInput(path, ", ".join(emulation), str(error)) from None
-    asked = Impairment(netem=emulated, **{key: value for key, value in values.items() if key not in emulation})
+    wire = Wire(values.get("overhead", 0), values.get("mpu", 0), LINKLAYERS[values.get("linklayer", "ethernet")])
+    taken = (*emulation, *WIRE)
+    asked = Impairment(netem=emulated, wire=wire, **{key: value for key, value in values.items() if key not in taken})
 
     def refuse(key: str, allowed: str) -> InvalidInput:
         return InvalidInput(f"{path}.{key}", entry[key], allowed)
@@ -145,8 +138,13 @@ def _impairment(values: Mapping[str, Any], entry: Mapping[str, Any], path: str) 
         raise refuse("ceil", f"write at least the rate, {units.rate_text(asked.rate)}")
     if asked.queue is not None and asked.limit is not None:
         raise refuse("limit", "limit and queue both size the buffer; write one of them")
+    if asked.queue is not None and asked.discipline is not None:
+        raise refuse("queue", "queue and discipline both say what waits, and how much; write one of them")
     if asked.queue is not None and asked.queue.unit == "time" and asked.rate is None:
         raise refuse("queue", "a buffer in time needs a rate; write rate as well, or the buffer in bytes or packets")
+    size = waiting_bytes(asked.queue, asked.rate, asked.wire)
+    if size is not None and not FULL_PACKET <= size < 2**32:
+        raise refuse("queue", f"that is {size} bytes: write at least {FULL_PACKET}B, a whole packet, and below 4 GiB")
     return asked
 
 

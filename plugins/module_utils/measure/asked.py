@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..impairment.buffer import Wire, wire_size
+from ..tc.kinds.htb import LINKLAYERS
 from ..units import PERCENT_MAX, parse_integer, parse_percent, parse_rate, parse_size, parse_time
 
 DIRECTIONS = ("egress", "ingress")
@@ -48,7 +50,12 @@ class Impaired(NamedTuple):
 
 
 # Keys that shape how an impairment is carried out, not what can be measured of it.
-SILENT = ("priority", "queue", "limit", "keep_order", "seed", "enabled", "name", "match", "direction", "classes")
+SILENT = (
+    *("priority", "queue", "discipline", "limit", "keep_order", "seed", "enabled", "name", "match", "direction"),
+    *("classes", "overhead", "mpu", "linklayer"),
+)
+FULL, SHORT = 1514, 514  # bytes of the packets that overload a fast and a slow class
+FAST = 1e6  # bit/s
 
 
 def _share(value: object) -> float:
@@ -101,8 +108,19 @@ def parse_asked(keys: Mapping[str, Any]) -> Asked:
         except (ValueError, TypeError, KeyError):
             unjudged.append(key)
     unjudged.extend(key for key in ("slot", "delay_correlation") if keys.get(key))
+    return Asked(rate=_rate(keys), unjudged=tuple(unjudged), **found)
+
+
+def _rate(keys: Mapping[str, Any]) -> float:
+    """bit/s that a lone flow sees at layer 2; a packet may count for more on the link that the rate is meant for."""
     top = keys.get("ceil") or keys.get("rate")
-    return Asked(rate=parse_rate(top) * 8.0 if top else 0.0, unjudged=tuple(unjudged), **found)
+    if not top:
+        return 0.0
+    overhead, mpu = (parse_size(keys.get(key) or 0) for key in ("overhead", "mpu"))
+    wire = Wire(overhead, mpu, LINKLAYERS[keys.get("linklayer") or "ethernet"])
+    rate = parse_rate(top) * 8.0
+    seen = rate * FULL / wire_size(wire, FULL)
+    return seen if seen >= FAST else rate * SHORT / wire_size(wire, SHORT)
 
 
 def _take(key: str, value: Any, found: dict[str, Any]) -> None:

@@ -139,8 +139,10 @@ def _leaves(device: Device, current: Tree, desired: Tree) -> Iterator[tuple[int,
             yield parent, qdisc_step(device, "change", qdisc._replace(handle=known.handle), CHANGE)
     inner = {entry.parent for entry in desired.classes}  # a class that gets children loses its leaf by itself
     staying = {entry.handle for entry in desired.classes} - inner
+    queues = {(qdisc.kind, qdisc.handle) for qdisc in found.values()}
+    above = {qdisc.handle for qdisc in wanted.values() if (qdisc.kind, qdisc.handle) in queues}
     for parent, known in found.items():
-        if parent not in wanted and parent in staying:
+        if parent not in wanted and (parent in staying or parent & 0xFFFF0000 in above):
             yield parent, qdisc_step(device, "del", known, retire=True, caution=QUEUE_LOST)
 
 

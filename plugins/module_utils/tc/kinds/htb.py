@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ... import units
 from ...netlink import attribute, attributes, integer, u32, u64
-from ...schema import leaf
+from ...schema import choice, leaf
 from .base import Kind, words
 
 TCA_HTB_PARMS, TCA_HTB_INIT, TCA_HTB_DIRECT_QLEN, TCA_HTB_RATE64, TCA_HTB_CEIL64 = 1, 2, 5, 6, 7
@@ -18,7 +18,8 @@ GLOBAL = struct.Struct("=5I")  # tc_htb_glob: version, rate2quantum, default cla
 RATESPEC = struct.Struct("=BBHhHI")  # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
 OPTIONS = struct.Struct("=5I")  # the rest of tc_htb_opt: buffer, cbuffer, quantum, level, prio
 HTB_VERSION = 3
-LINKLAYER_ETHERNET = 1
+LINKLAYER_ETHERNET, LINKLAYER_ATM = 1, 2  # tc_link_layer
+LINKLAYERS = {"ethernet": LINKLAYER_ETHERNET, "atm": LINKLAYER_ATM, "adsl": LINKLAYER_ATM}  # tc-stab(8)
 RATE2QUANTUM = 10
 DEFAULT_BURST = 1600  # what tc adds to rate/HZ; with high-resolution timers that is all
 
@@ -92,6 +93,7 @@ def build_class(
     quantum: int | None = None,
     overhead: int = 0,
     mpu: int = 0,
+    linklayer: str = "ethernet",
 ) -> HtbClass:
     """A class as tc makes it: ceil is the rate, bursts are 1600 bytes where they are not given."""
     if rate is None:
@@ -108,6 +110,7 @@ def build_class(
         prio,
         overhead,
         mpu,
+        LINKLAYERS[linklayer],
     )
 
 
@@ -147,6 +150,7 @@ def _render_class(options: HtbClass) -> str:
         quantum=options.quantum,
         overhead=options.overhead or None,
         mpu=options.mpu or None,
+        linklayer="atm" if options.linklayer == LINKLAYER_ATM else None,
     )
 
 
@@ -189,5 +193,6 @@ _CLASS_PARAMETERS: dict[str, Any] = {
     "quantum": leaf(lambda value: units.parse_integer(value, 1, 2**31 - 1)),
     "overhead": _BYTES,
     "mpu": _BYTES,
+    "linklayer": choice(*LINKLAYERS),
 }
 CLASS = Kind("htb", _CLASS_PARAMETERS, build_class, _encode_class, _decode_class, _render_class)

@@ -1,0 +1,207 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What packets suffer, counted and timed at the other end: test_values_uml.py runs this; not collected elsewhere."""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import statistics
+import struct
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from plugins.module_utils.capabilities import load
+from plugins.module_utils.impairment import engine
+
+NEAR, FAR = "eth0", "far"
+ETHERTYPE = 0x88B5  # IEEE 802, for experiments
+SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
+ALL = socket.htons(0x0003)  # ETH_P_ALL
+QUIET = 0.25  # seconds without a packet after which no more are expected
+FULL = 1514  # bytes
+
+
+class Arrival(NamedTuple):
+    """A packet at the far end: its number, its length and the kernel's time in seconds."""
+
+    number: int
+    length: int
+    at: float
+
+
+def sh(*lines: str) -> str:
+    """What a shell prints."""
+    return subprocess.run(["sh", "-e"], input="\n".join(lines), capture_output=True, text=True, check=True).stdout
+
+
+class Wire:
+    """Two ends of a veth pair; frames go in at one and are seen at the other."""
+
+    def __init__(self) -> None:
+        self._sockets = {name: self._socket(name) for name in (NEAR, FAR)}
+
+    @staticmethod
+    def _socket(name: str) -> socket.socket:
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        made.bind((name, socket.ntohs(ALL)))
+        return made
+
+    def send(self, sizes: Sequence[int], ethertype: int = ETHERTYPE, near: str = NEAR) -> None:
+        """Frames with a number each, all at once."""
+        for number, size in enumerate(sizes):
+            head = b"\xff" * 6 + b"\2\0\0\0\0\1" + struct.pack("!HI", ethertype, number)
+            self._sockets[near].send(head + bytes(size - len(head)))
+
+    def receive(self, quiet: float = QUIET, ethertype: int = ETHERTYPE, far: str = FAR) -> list[Arrival]:
+        """What came, until nothing more comes."""
+        found = []
+        end = self._sockets[far]
+        while select.select([end], [], [], quiet)[0]:
+            frame, extra, _flags, address = end.recvmsg(2048, 64)
+            if address[2] == socket.PACKET_OUTGOING or frame[12:14] != struct.pack("!H", ethertype):
+                continue
+            seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
+            found.append(Arrival(struct.unpack_from("!I", frame, 14)[0], len(frame), seconds + nanoseconds / 1e9))
+        return found
+
+    def burst(self, count: int, size: int = FULL, quiet: float = QUIET) -> list[Arrival]:
+        self.send([size] * count)
+        return self.receive(quiet)
+
+
+@pytest.fixture(scope="module")
+def wire() -> Wire:
+    assert "User Mode Linux" in Path("/proc/cpuinfo").read_text(), (
+        "these tests change the network of the kernel they run on"
+    )
+    sh(
+        f"ip link add {NEAR} type veth peer name {FAR}",
+        "for name in /proc/sys/net/ipv6/conf/*/disable_ipv6; do ! [ -e $name ] || echo 1 >$name; done",
+        f"ip link set {NEAR} up; ip link set {FAR} up",
+    )
+    load()
+    return Wire()
+
+
+@pytest.fixture(autouse=True)
+def clean(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test starts and ends without anything of ours."""
+    monkeypatch.setattr(engine, "forget", lambda: None)  # the same kernel: its capabilities are tried once
+    before = sh("tc qdisc show; ip -o link show")
+    yield
+    engine.clear()
+    assert sh("tc qdisc show; ip -o link show") == before
+
+
+def apply(**keys: Any) -> list[str]:
+    """Impair all that leaves eth0; the steps that were taken. A second run finds nothing to do."""
+    asked = [{"name": NEAR, **keys}]
+    steps = engine.apply(asked, []).report.steps
+    assert not engine.apply(asked, []).report.changed
+    return steps
+
+
+def tc(what: str = "qdisc", device: str = NEAR) -> str:
+    return sh(f"tc -d {what} show dev {device}")
+
+
+def spacing(arrivals: Sequence[Arrival]) -> float:
+    """Seconds from one packet to the next, in the middle of a backlog."""
+    later = arrivals[len(arrivals) // 3 :]
+    return (later[-1].at - later[0].at) / (len(later) - 1)
+
+
+# All bytes of a burst pass at once: a rate of 1 mbit with a burst of 1600 B lets two full packets through.
+SLOW = {"rate": "1mbit", "burst": "1600B"}
+AT_ONCE = 2
+BUFFERS = [
+    ({"queue": "15140B"}, FULL, 10),
+    ({"queue": "15139B"}, FULL, 9),
+    ({"queue": "12kB"}, 100, 120),
+    ({"queue": "100ms"}, FULL, 8),  # 12500 B
+    ({"queue": "25p"}, FULL, 25),
+    ({"queue": "25p"}, 100, 25),
+    ({"queue": "15140B", "delay": "50ms"}, FULL, 10),
+    ({"discipline": {"kind": "pfifo", "limit": 7}}, FULL, 7),
+    ({"discipline": {"kind": "bfifo", "limit": "15140B"}}, FULL, 10),
+]
+
+
+@pytest.mark.parametrize(("asked", "size", "fits"), BUFFERS, ids=lambda value: str(value))
+def test_a_buffer_holds_what_is_asked_and_drops_the_rest(
+    wire: Wire, asked: dict[str, Any], size: int, fits: int
+) -> None:
+    apply(**{**SLOW, "rate": "64kbit" if size < FULL else SLOW["rate"]}, **asked)
+    came = wire.burst(200, size)
+    at_once = AT_ONCE if size == FULL else 17  # the last one may overdraw the burst
+    assert [arrival.number for arrival in came] == list(range(at_once + fits))
+
+
+def test_a_full_buffer_adds_the_asked_time(wire: Wire) -> None:
+    apply(rate="1mbit", burst="1600B", queue="200ms")
+    came = wire.burst(200)
+    held = came[-1].at - came[AT_ONCE - 1].at
+    assert 0.19 < held < 0.215, held  # 16 packets fit into 25000 B: 194 ms; UML's clock ticks each 10 ms
+
+
+def test_the_size_of_a_buffer_changes_in_place_and_its_kind_is_told_as_disruptive(wire: Wire) -> None:
+    apply(**SLOW, queue="15140B")
+    (step,) = apply(**SLOW, queue="30280B")
+    assert step.startswith("tc qdisc change") and "disruptive" not in step
+    assert len(wire.burst(100)) == AT_ONCE + 20
+    (step,) = apply(**SLOW, queue="5p")
+    assert "pfifo" in step and "disruptive" in step
+    assert len(wire.burst(100)) == AT_ONCE + 5
+    assert any("disruptive" in step for step in apply(**SLOW))
+    assert "pfifo" not in tc()
+
+
+WIRES = [
+    ({"overhead": "100B"}, 100, 200),
+    ({"overhead": "100B"}, FULL, 1614),
+    ({"mpu": "1000B"}, 100, 1000),
+    ({"overhead": "10B", "linklayer": "atm"}, 100, 159),  # 110 bytes: 3 cells of 53
+    ({"overhead": "10B", "linklayer": "adsl"}, FULL, 1696),  # 1524 bytes: 32 cells
+    ({"linklayer": "atm"}, 48, 53),
+    ({"linklayer": "atm"}, 49, 106),
+]
+
+
+@pytest.mark.parametrize(("asked", "size", "counted"), WIRES, ids=lambda value: str(value))
+def test_a_packet_counts_for_what_it_takes_on_the_link(
+    wire: Wire, asked: dict[str, Any], size: int, counted: int
+) -> None:
+    apply(rate="4mbit", burst="1600B", **asked)
+    came = wire.burst(max(150, 30000 // counted), size)
+    assert spacing(came) * 500_000 == pytest.approx(counted, rel=0.02)
+
+
+def test_computed_values_are_reported(wire: Wire) -> None:
+    told = engine.apply([{"name": NEAR, "rate": "8mbit", "queue": "100ms", "overhead": "10B", "linklayer": "atm"}], [])
+    values = {entry["impairment"]: entry["why"] for entry in told.backends if entry["backend"] == "computed"}
+    shown = tc("class")
+    assert values["burst"].startswith("11600B") and "burst 11600b" in shown
+    assert values["quantum"].startswith("100000B") and "quantum 100000" in shown
+    assert values["wire"].startswith("1696B")
+    assert values["queue"].startswith("89268B") and "limit 89268b" in tc()  # 100000 B on the link
+    (limit,) = re.findall(r"^(\d+)p", values["limit"])
+    assert f"limit {limit} " in tc()
+
+
+def test_down_and_disabled(wire: Wire) -> None:
+    apply(delay="100ms", down=True)
+    assert wire.burst(20) == []
+    (step,) = apply(delay="100ms")
+    assert "qdisc change" in step
+    assert len(wire.burst(20)) == 20
+    apply(delay="100ms", loss="100%", enabled=False)
+    assert statistics.mean(arrival.number for arrival in wire.burst(20)) == 9.5

@@ -1,0 +1,31 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be measured of what is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plugins.module_utils.measure.asked import parse_asked
+
+
+@pytest.mark.parametrize(
+    ("keys", "rate"),
+    [
+        ({"rate": "128kbit"}, 128_000),
+        ({"rate": "1mbit", "ceil": "10mbit"}, 10_000_000),
+        ({"rate": "10mbit", "overhead": "100B"}, 10_000_000 * 1514 / 1614),
+        ({"rate": "10mbit", "linklayer": "atm", "overhead": "10B"}, 10_000_000 * 1514 / 1696),
+        ({"rate": "1mbit", "linklayer": "atm"}, 1_000_000 * 514 / (11 * 53)),  # packets of 514 bytes measure it
+        ({"rate": "1mbit", "mpu": "1028B"}, 1_000_000),
+        ({"rate": "100kbit", "mpu": "1028B"}, 50_000),
+    ],
+    ids=str,
+)
+def test_rate_at_layer_2(keys: dict[str, Any], rate: float) -> None:
+    found = parse_asked({**keys, "queue": "100ms", "discipline": "pfifo"})
+    assert found.rate == pytest.approx(rate)
+    assert not found.unjudged
