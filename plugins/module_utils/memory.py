@@ -30,10 +30,10 @@ class Memory:
         except FileNotFoundError:
             return None
 
-    def remember(self, key: str, record: Any) -> None:
-        """Keep the record unless one is kept already: the first is what stood before us."""
+    def remember(self, key: str, record: Any, renew: bool = False) -> None:
+        """Keep the record unless one is kept already: the first is what stood before us. `renew` replaces that."""
         path = self._path(key)
-        if path.exists():
+        if path.exists() and not renew:
             return
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -111,6 +111,7 @@ from ..module_utils.errors import RolledBack, TestbedError
 from ..module_utils.netlink import Socket
 from ..module_utils.report import result
 from ..module_utils.tc.domain import TcDomain
+from ..module_utils.tc.model import BOTH
 from ..module_utils.tc.tree import build
 
 
@@ -132,13 +133,15 @@ def run(interface, qdiscs, classes, filters, state, purge, check):
 
 
 def _converge(domain, desired, check):
-    """As converge; a first run that was rolled back leaves nothing to remember."""
-    touched = domain.touched()
+    """As converge; a first run on a side that was rolled back leaves nothing to remember."""
     try:
-        return converge([Target(domain, desired)], check)
+        report = converge([Target(domain, desired)], check)
+        if not check:
+            domain.release(BOTH - desired.sides)
+        return report
     except RolledBack as error:
-        if error.restored and not touched:
-            domain.forget()
+        if error.restored:
+            domain.release()
         raise
 
 

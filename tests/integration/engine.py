@@ -24,7 +24,7 @@ from plugins.module_utils.memory import Memory
 from plugins.module_utils.netlink import RTM_DELQDISC, Socket, tc_message
 from plugins.module_utils.tc import observe
 from plugins.module_utils.tc.domain import TcDomain
-from plugins.module_utils.tc.model import ROOT, Tree
+from plugins.module_utils.tc.model import INGRESS, ROOT, Tree
 from plugins.modules import tc as module
 from tests.integration.places import Netns, run
 from tests.oracle import tc as oracle
@@ -93,9 +93,10 @@ class Bench:
         self.tc(oracle.commands(self.device, tree))
 
     def clear(self) -> None:
-        """Take the root away, if there is one."""
+        """Take the root and what stands at ingress away, if there are such."""
         with inside(self.place), Socket() as rtnetlink:
-            rtnetlink.send([tc_message(RTM_DELQDISC, 0, self.index, 0, ROOT)])
+            for parent in (ROOT, INGRESS):
+                rtnetlink.send([tc_message(RTM_DELQDISC, 0, self.index, 0, parent)])
 
     def state(self) -> list[tuple[Any, ...]]:
         with inside(self.place):

@@ -99,6 +99,21 @@ TREES = {
         ],
     ),
 }
+ARRIVING = {"parent": "ingress", "kind": "u32", "match": ["u32 0 0"], "flowid": "1:1"}
+LEAVING = {**ARRIVING, "parent": "egress", "match": ["ip dport 7575 0xffff"]}
+TREES |= {
+    "ingress alone": {"qdiscs": [{"kind": "ingress"}], "filters": [{**ARRIVING, "prio": 7}]},
+    "ingress by its handle": {"qdiscs": [{"kind": "ingress"}], "filters": [{**ARRIVING, "prio": 7, "parent": "ffff:"}]},
+    "clsact alone": {"qdiscs": [{"kind": "clsact"}]},
+    "clsact with filters at both sides": {
+        "qdiscs": [{"kind": "clsact", "parent": "clsact", "handle": "ffff:"}],
+        "filters": [{**ARRIVING, "prio": 2}, {**LEAVING, "prio": 3}, {**ARRIVING, "prio": 5, "parent": "ffff:fff2"}],
+    },
+    "clsact beside a root": {
+        **htb(ONE, qdiscs=[{"kind": "clsact"}], filters=[{"match": ["u32 0 0"], "flowid": "1:1", "prio": 7}]),
+    },
+    "the root without clsact": htb(ONE, filters=[{"match": ["u32 0 0"], "flowid": "1:1", "prio": 7}]),
+}
 for _name, _tree in list(TREES.items()):
     if _tree.pop("xfail", None):
         del TREES[_name]

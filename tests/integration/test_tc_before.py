@@ -102,6 +102,82 @@ def test_ingress_of_others_stays(benches: list[Bench]) -> None:
     ours.tc([f"qdisc del dev {ours.device} clsact"])
 
 
+INGRESS: oracle.Tree = {
+    "qdiscs": [{"kind": "clsact"}],
+    "filters": [{"parent": "ingress", "prio": 9, "kind": "u32", "match": ["ip dport 9 0xffff"], "flowid": "1:1"}],
+}
+BOTH: oracle.Tree = {**TREE, "qdiscs": [*TREE["qdiscs"], *INGRESS["qdiscs"]], "filters": INGRESS["filters"]}
+FILTERED = [
+    "qdisc add dev {0} ingress",
+    "filter add dev {0} ingress prio 1 protocol ip u32 match ip dport 1 0xffff flowid 1:1",
+]
+QUEUED = ["qdisc add dev {0} root handle 7: pfifo limit 17"]
+
+
+def test_ingress_that_the_tree_asks_for_is_ours_and_goes_by_absent(benches: list[Bench]) -> None:
+    ours = benches[0]
+    give(ours, QUEUED)
+    before = ours.state()
+    ours.run(INGRESS)  # leaves alone what it does not name: no purge is needed
+    assert len(ours.state()) > len(before)
+    assert [line for line in ours.state() if line in before] == before
+    assert ours.run(state="absent").changed
+    assert ours.state() == before
+    assert not ours.run(state="absent").changed
+
+
+def test_ingress_that_was_ours_goes_with_a_tree_that_has_none(benches: list[Bench]) -> None:
+    ours, theirs, *_more = benches
+    theirs.make(TREE)
+    ours.run(BOTH)
+    ours.run(TREE)
+    assert ours.state() == theirs.state()
+    give(ours, FILTERED)  # by somebody else, on a side that we have given up
+    with_theirs = ours.state()
+    ours.run(TREE)
+    assert ours.state() == with_theirs
+    ours.run(state="absent")
+    assert len(ours.state()) == len(with_theirs) - len(theirs.state())
+
+
+def test_a_foreign_ingress_is_refused_purged_and_given_back(benches: list[Bench]) -> None:
+    ours = benches[0]
+    give(ours, FILTERED)
+    before = ours.state()
+    for asked in (INGRESS, BOTH):
+        with pytest.raises(ForeignState, match=rf"ingress of {ours.device} already holds `qdisc ingress ffff:`"):
+            ours.run(asked)
+    assert ours.state() == before
+    ours.run(TREE)
+    ours.run(BOTH, purge=True)
+    ours.run(TREE)
+    ours.run(state="absent")
+    assert ours.state() == before
+    with pytest.raises(ForeignState):
+        ours.run(INGRESS)
+
+
+def test_an_empty_ingress_of_others_is_used_and_given_back(benches: list[Bench]) -> None:
+    ours = benches[0]
+    give(ours, FILTERED[:1])
+    before = ours.state()
+    assert any("disruptive" in step for step in ours.run(INGRESS).steps)
+    ours.run(state="absent")
+    assert ours.state() == before
+
+
+def test_a_failed_first_run_on_ingress_leaves_it_to_others(benches: list[Bench]) -> None:
+    ours = benches[0]
+    ours.run(TREE)
+    filters = [{**INGRESS["filters"][0], "indev": "no-such-device"}]
+    with pytest.raises(RolledBack, match=r"the state before was restored"):
+        ours.run({**BOTH, "filters": filters})
+    give(ours, FILTERED)
+    before = ours.state()
+    ours.run(TREE)
+    assert ours.state() == before
+
+
 def test_an_interface_made_anew_under_the_same_name_has_no_past(benches: list[Bench]) -> None:
     ours = benches[0]
     ours.tc([f"qdisc add dev {ours.device} root handle 8: pfifo limit 33"])

@@ -19,6 +19,7 @@ NOTHING: Tree = {"qdiscs": [], "classes": [], "filters": []}
 
 DUMPS = {"qdisc": 38, "class": 42, "filter": 46}  # RTM_GET* (linux/rtnetlink.h)
 KIND, OPTIONS = 1, 2  # TCA_*
+HOOKS = ("ingress", "clsact")
 VOLATILE = {("filter", "u32"): {9}, ("filter", "fw"): set()}  # TCA_U32_PCNT counts packets
 
 
@@ -27,9 +28,10 @@ VOLATILE = {("filter", "u32"): {9}, ("filter", "fw"): set()}  # TCA_U32_PCNT cou
 
 def commands(device: str, tree: Tree) -> list[str]:
     """Lines for `tc -batch` that make the tree on an interface that has none: classes before leaves before filters."""
-    roots = [entry for entry in tree["qdiscs"] if entry["parent"] == "root"]
-    leaves = [entry for entry in tree["qdiscs"] if entry["parent"] != "root"]
-    lines = [_qdisc(device, entry) for entry in roots]
+    hooks = [entry["kind"] for entry in tree["qdiscs"] if entry["kind"] in HOOKS]
+    roots = [entry for entry in tree["qdiscs"] if entry.get("parent") == "root"]
+    leaves = [entry for entry in tree["qdiscs"] if entry["kind"] not in HOOKS and entry["parent"] != "root"]
+    lines = [f"qdisc add dev {device} {kind}" for kind in hooks] + [_qdisc(device, entry) for entry in roots]
     for entry in tree.get("classes", ()):
         place = f"parent {entry['parent']} classid {entry['classid']}"
         lines.append(f"class add dev {device} {place} {_words(entry, {'parent', 'classid'})}")
@@ -45,9 +47,8 @@ def _qdisc(device: str, entry: Mapping[str, Any]) -> str:
 
 
 def _filter(device: str, entry: Mapping[str, Any]) -> str:
-    line = (
-        f"filter add dev {device} parent {entry['parent']} protocol {entry.get('protocol', 'all')} prio {entry['prio']}"
-    )
+    place = entry["parent"] if entry["parent"] in ("ingress", "egress") else f"parent {entry['parent']}"
+    line = f"filter add dev {device} {place} protocol {entry.get('protocol', 'all')} prio {entry['prio']}"
     if "handle" in entry:
         mask = f"/{entry['mask']}" if "mask" in entry else ""
         line += f" handle {entry['handle']}{mask}"
@@ -134,6 +135,7 @@ def normalise(text: str, device: str) -> list[str]:
     """
     for pattern, by in (
         (r"refcnt \d+ |direct_packets_stat \d+ ", ""),
+        (r"filter parent ffff: ", "filter ingress "),
         (r"\b[89a-f][0-9a-f]{3}:(?=\s|1\b)", "auto:"),
         (r"fh [0-9a-f]+:[^ ]* order \d+ key ht [0-9a-f]+ bkt 0", "fh"),
         (rf"\b{re.escape(device)}\b", "DEV"),
@@ -182,13 +184,14 @@ def state(ifindex: int) -> list[tuple[Any, ...]]:
     qdiscs = [entry for entry in qdiscs if entry[2]]
     classes = [_entry("class", body) for body in bodies("class", ifindex)] if qdiscs else []
     filters = []
-    for place in {entry[2] for entry in (*qdiscs, *classes)}:
+    for place in {entry[2] for entry in (*qdiscs, *classes)} | _hook_places(qdiscs):
         filters += [_entry("filter", body) for body in bodies("filter", ifindex, place)]
     real = [entry for entry in filters if entry[2] and entry[5] and not (entry[1] == "u32" and not entry[2] & 0xFFF)]
     by_place: dict[tuple[int, int], list[tuple[Any, ...]]] = {}
     for entry in real:
         handle = "auto" if entry[1] == "u32" else entry[2]
-        by_place.setdefault((entry[3], entry[4]), []).append((entry[1], handle, entry[5]))
+        place = 0xFFFFFFF2 if entry[3] == 0xFFFF0000 else entry[3]  # two names of ingress: the kernel shows the last
+        by_place.setdefault((place, entry[4]), []).append((entry[1], handle, entry[5]))
     chosen: list[tuple[Any, ...]] = [
         (role, kind, _chosen(handle), parent, options) for role, kind, handle, parent, _info, options in qdiscs
     ]
@@ -197,6 +200,11 @@ def state(ifindex: int) -> list[tuple[Any, ...]]:
         for role, kind, handle, parent, _info, options in classes
     ]
     return sorted(chosen, key=repr) + sorted(by_place.items())
+
+
+def _hook_places(qdiscs: Sequence[tuple[Any, ...]]) -> set[int]:
+    """TC_H_MIN_INGRESS and TC_H_MIN_EGRESS, where a clsact has its filters."""
+    return {0xFFFFFFF2, 0xFFFFFFF3} if any(entry[1] == "clsact" for entry in qdiscs) else set()
 
 
 def _chosen(handle: int) -> int | str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import socket
 from collections.abc import Sequence
@@ -16,13 +17,18 @@ from ..memory import Memory
 from ..netlink import RTM_GETQDISC, Socket, queue_of, tc_header, tc_message
 from . import observe
 from .apply import apply
-from .model import ROOT, Filter, Qdisc, Raw, Tree, handle_text, parent_text, protocol_text
+from .model import BOTH, ROOT, Filter, Qdisc, Raw, Tree, handle_text, parent_text, protocol_text
+from .observe import Dump
 from .plan import plan
 from .steps import Device, filter_handle_text, rendered
 
 
 class TcDomain:
-    """Observe, plan and apply on one interface. Its first write remembers what stood before."""
+    """Observe, plan and apply on one interface. Its first write remembers what stood before.
+
+    An interface has two sides: the tree of queues below its root, and its ingress or clsact qdisc. The domain sees,
+    and so touches, a side only where a claimed tree holds something on it, or where it was written to before.
+    """
 
     name = "tc"
 
@@ -39,9 +45,11 @@ class TcDomain:
         self._rtnetlink = rtnetlink
         self._memory = memory or Memory()
         self._key = f"tc-{interface}"
+        self._claimed: frozenset[int] = frozenset()
 
     def observe(self) -> Tree:
-        return observe.decode(observe.read(self._rtnetlink, self._device.index))
+        sides = self._claimed | self._written() or frozenset({ROOT})
+        return observe.decode(observe.read(self._rtnetlink, self._device.index, sides))
 
     def plan(self, current: Tree, desired: Tree) -> list[Step]:
         return plan(self._device, current, self._settled(desired))
@@ -61,12 +69,30 @@ class TcDomain:
         )
 
     def apply(self, steps: Sequence[Step]) -> None:
-        if self._record() is None:
-            dump = observe.read(self._rtnetlink, self._device.index)
-            before = {part: [body.hex() for body in bodies] for part, bodies in dump._asdict().items()}
-            self._memory.forget(self._key)  # of an interface that had this name before
-            self._memory.remember(self._key, {**self._identity(), "before": before})
+        known = self._written()
+        new = (self._claimed - known) if self._claimed or known else frozenset({ROOT})
+        if new:
+            dump = observe.read(self._rtnetlink, self._device.index, new)
+            self._remember(known | new, *(map(operator.add, self._dump(known), dump)))
         apply(self._rtnetlink, steps)
+
+    def _remember(self, sides: frozenset[int], *before: tuple[bytes, ...]) -> None:
+        """Replaces a record of fewer sides, or of an interface that had this name before."""
+        parts = {part: [body.hex() for body in bodies] for part, bodies in Dump(*before)._asdict().items()}
+        record = {**self._identity(), "sides": sorted(sides), "before": parts}
+        self._memory.remember(self._key, record, renew=True)
+
+    def _dump(self, sides: frozenset[int]) -> Dump:
+        """What is remembered of these sides."""
+        if not sides:
+            return Dump()
+        dump = {part: tuple(map(bytes.fromhex, bodies)) for part, bodies in self._record()["before"].items()}
+        return observe.restricted(Dump(**dump), sides)
+
+    def _written(self) -> frozenset[int]:
+        """The sides that we wrote to."""
+        record = self._record()
+        return frozenset(record.get("sides", (ROOT,))) if record else frozenset()
 
     def _identity(self) -> dict[str, int]:
         """What tells this interface from a later one of its name, or from one in another namespace."""
@@ -86,11 +112,7 @@ class TcDomain:
 
     def before(self) -> Tree:
         """What stood before our first write; nothing when we never wrote, or when the interface is a new one."""
-        record = self._record()
-        if record is None:
-            return Tree()
-        dump = {part: tuple(map(bytes.fromhex, bodies)) for part, bodies in record["before"].items()}
-        return observe.decode(observe.Dump(**dump))
+        return observe.decode(self._dump(self._written()))
 
     def _check_can_be_given_back(self, tree: Tree) -> None:
         """Filters of unknown kinds refuse parts of their own dumps, or name programs that go with them."""
@@ -98,29 +120,54 @@ class TcDomain:
         if lost:
             kinds = " and ".join(lost)
             raise TestbedError(
-                f"the root of {self.interface} holds filters of kind {kinds}, which could not be given back by clear; "
-                "remove them to have the root replaced"
+                f"{_place(tree)} of {self.interface} holds filters of kind {kinds}, which could not be given back by "
+                "clear; remove them to have it replaced"
             )
 
     def forget(self) -> None:
         """Once what stood before stands again there is nothing to remember."""
         self._memory.forget(self._key)
 
+    def release(self, sides: frozenset[int] = BOTH) -> None:
+        """Forget those of these sides where what stood before us stands again: what comes to stand there is not ours.
+
+        A run that was rolled back leaves such sides, and one whose tree gives a side up.
+        """
+        written = self._written()
+        if not written & sides:
+            return
+        before, now = self.before(), self.observe()
+        alone = {side: frozenset({side}) for side in written & sides}
+        restored = {side for side, it in alone.items() if not self.plan(now.only(it), before.only(it))}
+        left = written - restored
+        if not left:
+            self.forget()
+        elif left != written:
+            self._remember(left, *self._dump(left))
+
     def claim(self, desired: Tree, owned: int | None, purge: bool) -> None:
-        """Raise ForeignState unless the interface's root is the kernel's, ours, as wanted, or may be replaced.
+        """Raise ForeignState unless what stands where the tree goes is the kernel's, ours, as wanted, or may go.
 
         Ours has the handle `owned`, or stands where we remember what was before.
         """
-        current = self.observe()
-        root = current.root
-        if root is None or root.handle == owned or not self.plan(current, desired):
+        self._claimed = desired.sides
+        current, written = self.observe(), self._written()
+        for side in sorted(desired.sides, reverse=True):
+            alone = frozenset({side})
+            if side in written and current.only(alone) != self.before().only(alone):
+                continue
+            self._claim(current.only(alone), desired.only(alone), owned, purge)
+
+    def _claim(self, current: Tree, desired: Tree, owned: int | None, purge: bool) -> None:
+        top = current.root or current.ingress
+        if top is None or top.handle == owned or not self.plan(current, desired):
             return
-        if self.touched() and current != self.before():
-            return
+        if current.ingress and not current.filters:
+            return  # it does nothing, and is given back
         if purge:
             self._check_can_be_given_back(current)
             return
-        raise ForeignState(f"the root of {self._device.name}", f"qdisc {root.kind} {handle_text(root.handle)}")
+        raise ForeignState(f"{_place(current)} of {self._device.name}", f"qdisc {top.kind} {handle_text(top.handle)}")
 
 
 def interfaces_with_root(rtnetlink: Socket, handle: int) -> list[str]:
@@ -138,8 +185,12 @@ def forget_restored(rtnetlink: Socket) -> None:
             domain = TcDomain(rtnetlink, key.removeprefix("tc-"))
         except InvalidInput:
             continue  # unplugged, or in another namespace
-        if domain.touched() and not domain.plan(domain.observe(), domain.before()):
-            domain.forget()
+        if domain.touched():
+            domain.release()
+
+
+def _place(tree: Tree) -> str:
+    return "ingress" if tree.ingress else "the root"
 
 
 def describe(interface: str, tree: Tree) -> list[str]:

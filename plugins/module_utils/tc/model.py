@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 ROOT = 0xFFFFFFFF  # TC_H_ROOT
 INGRESS = 0xFFFFFFF1  # TC_H_INGRESS and TC_H_CLSACT
+INGRESS_HANDLE = 0xFFFF0000  # the handle that both have (net/sched/sch_api.c, qdisc_create)
+INGRESS_FILTERS, EGRESS_FILTERS = 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_MIN_INGRESS and _EGRESS: the parents of their filters
+BOTH = frozenset({ROOT, INGRESS})
 
 ETH_P_ALL, ETH_P_IP, ETH_P_ARP, ETH_P_8021Q, ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x8100, 0x86DD
 PROTOCOLS = {"all": ETH_P_ALL, "ip": ETH_P_IP, "arp": ETH_P_ARP, "802.1Q": ETH_P_8021Q, "ipv6": ETH_P_IPV6}
@@ -61,6 +64,31 @@ class Tree(NamedTuple):
     def root(self) -> Qdisc | None:
         """The egress root that somebody set; the kernel's default shows handle 0 and counts as none."""
         return next((qdisc for qdisc in self.qdiscs if qdisc.parent == ROOT and qdisc.handle), None)
+
+    @property
+    def ingress(self) -> Qdisc | None:
+        """The ingress or clsact qdisc."""
+        return next((qdisc for qdisc in self.qdiscs if qdisc.parent == INGRESS), None)
+
+    @property
+    def sides(self) -> frozenset[int]:
+        """Of ROOT and INGRESS those that this tree holds anything on."""
+        return frozenset(side(qdisc.parent) for qdisc in self.qdiscs)
+
+    def only(self, sides: frozenset[int]) -> Tree:
+        """What stands on these sides."""
+        if sides >= BOTH:
+            return self
+        return Tree(
+            tuple(qdisc for qdisc in self.qdiscs if side(qdisc.parent) in sides),
+            self.classes if ROOT in sides else (),
+            tuple(entry for entry in self.filters if side(entry.parent) in sides),
+        )
+
+
+def side(parent: int) -> int:
+    """INGRESS for the ingress or clsact qdisc and its filters (clsact's at egress too), ROOT for the tree of queues."""
+    return INGRESS if parent >> 16 == 0xFFFF and parent != ROOT else ROOT
 
 
 def parse_handle(value: object) -> int:

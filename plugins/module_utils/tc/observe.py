@@ -22,7 +22,20 @@ from ..netlink import (
     text,
 )
 from .kinds.table import lookup
-from .model import INGRESS, Class, Filter, Qdisc, Raw, Tree
+from .model import (
+    BOTH,
+    EGRESS_FILTERS,
+    INGRESS,
+    INGRESS_FILTERS,
+    INGRESS_HANDLE,
+    ROOT,
+    Class,
+    Filter,
+    Qdisc,
+    Raw,
+    Tree,
+    side,
+)
 
 TCA_KIND, TCA_OPTIONS, TCA_STATS2, TCA_CHAIN = 1, 2, 7, 11
 TCA_STATS_QUEUE = 3  # gnet_stats_queue: packets, backlog in bytes, drops, requeues, overlimits
@@ -37,18 +50,34 @@ class Dump(NamedTuple):
     filters: tuple[bytes, ...] = ()
 
 
-def read(rtnetlink: Socket, ifindex: int) -> Dump:
-    """All that somebody set for egress; what the kernel put there by default (handle 0) is left out.
-
-    ingress and clsact are left out as well: no tree of ours holds them, so they stay as they are.
-    """
+def read(rtnetlink: Socket, ifindex: int, sides: frozenset[int] = BOTH) -> Dump:
+    """All that somebody set on these sides; what the kernel put there by default (handle 0) is left out."""
     headers = ((body, tc_header(body)) for body in _dump(rtnetlink, RTM_GETQDISC, ifindex))
-    qdiscs = tuple(body for body, header in headers if header.handle and header.parent != INGRESS)
-    classes = tuple(_dump(rtnetlink, RTM_GETTCLASS, ifindex)) if qdiscs else ()
+    qdiscs = tuple(body for body, header in headers if header.handle and side(header.parent) in sides)
+    classes = tuple(_dump(rtnetlink, RTM_GETTCLASS, ifindex)) if qdiscs and ROOT in sides else ()
     parents = {tc_header(body).parent for body in classes}
-    places = [tc_header(body).handle for body in qdiscs]
+    places = [place for body in qdiscs for place in _filter_places(body)]
     places += [handle for handle in (tc_header(body).handle for body in classes) if handle in parents]
     return Dump(qdiscs, classes, tuple(_filters(rtnetlink, ifindex, places)))
+
+
+def _filter_places(qdisc: bytes) -> tuple[int, ...]:
+    """Parents under which the kernel lists a qdisc's filters."""
+    header = tc_header(qdisc)
+    if header.parent != INGRESS:
+        return (header.handle,)
+    kind = text(attributes(qdisc, TCMSG.size)[TCA_KIND])
+    return (INGRESS_FILTERS, EGRESS_FILTERS) if kind == "clsact" else (INGRESS_FILTERS,)
+
+
+def _parent(shown: int) -> int:
+    """ingress has one list of filters, and shows the parent that the last request named (tc_new_tfilter)."""
+    return INGRESS_FILTERS if shown == INGRESS_HANDLE else shown
+
+
+def restricted(dump: Dump, sides: frozenset[int]) -> Dump:
+    """The messages of these sides."""
+    return Dump(*(tuple(body for body in bodies if side(tc_header(body).parent) in sides) for bodies in dump))
 
 
 def _filters(rtnetlink: Socket, ifindex: int, places: list[int]) -> list[bytes]:
@@ -63,7 +92,7 @@ def _filters(rtnetlink: Socket, ifindex: int, places: list[int]) -> list[bytes]:
             _ifindex, handle, parent, info = tc_header(body)
             kind = attributes(body, TCMSG.size).get(TCA_KIND, b"")
             shared = place >> 16 if kind == b"u32\0" else place
-            if parent == place:
+            if _parent(parent) == place:
                 seen.setdefault((shared, info, handle.to_bytes(4, "big") + kind), body)
     return list(seen.values())
 
@@ -109,7 +138,7 @@ def _filter(body: bytes) -> list[Filter]:
     if not handle or not data or (kind == "u32" and 5 not in attributes_of_options):  # TCA_U32_SEL
         return []
     priority, protocol = info >> 16, socket.ntohs(info & 0xFFFF)
-    return [Filter(kind, parent, priority, protocol, handle, _options("filter", kind, data))]
+    return [Filter(kind, _parent(parent), priority, protocol, handle, _options("filter", kind, data))]
 
 
 def _options(role: str, name: str, data: bytes) -> object:

@@ -14,10 +14,11 @@ from typing import Any
 from ..converge import Step
 from . import filters
 from .apply import Drain
-from .model import ROOT, Class, Qdisc, Tree, handle_text
+from .model import INGRESS, ROOT, Class, Qdisc, Tree, handle_text, side
 from .steps import ADD, CHANGE, REPLACE, Device, class_step, codec, qdisc_step, same
 
 QUEUE_LOST = "disruptive: packets that wait in the queue are lost"
+INGRESS_LOST = "disruptive: arriving packets pass its filters by until the new ones stand"
 TREE_LOST = "disruptive: packets that wait in the tree are lost, and some pass unimpaired until the new one stands"
 
 
@@ -25,7 +26,10 @@ def plan(device: Device, current: Tree, desired: Tree, drain_within: float = 5.0
     """Steps from `current` to `desired`; `drain_within` bounds, in seconds, the wait for each class that goes."""
     steps = list(_roots(device, current, desired))
     if not desired.root or _rebuilds(current, desired):
-        current = Tree()  # all goes with the root
+        current = current.only(frozenset({INGRESS}))  # all goes with the root
+    steps += _ingress(device, current, desired)
+    if not desired.ingress or _other_ingress(current, desired):
+        current = current.only(frozenset({ROOT}))
     steps += _classes(device, current, desired)
     leaves = list(_leaves(device, current, desired))
     later = _childless(current, desired)
@@ -63,6 +67,23 @@ def _roots(device: Device, current: Tree, desired: Tree) -> Iterator[Step]:
         yield qdisc_step(device, "add", wanted, ADD)
     elif wanted and found and not same("qdisc", wanted, found):
         yield qdisc_step(device, "change", wanted._replace(handle=found.handle), CHANGE)
+
+
+def _ingress(device: Device, current: Tree, desired: Tree) -> Iterator[Step]:
+    """ingress and clsact have no options: one stands, or not, or the other."""
+    wanted, found = desired.ingress, current.ingress
+    if found and not wanted:
+        yield qdisc_step(device, "del", found, retire=True)
+    elif wanted and not found:
+        yield qdisc_step(device, "add", wanted, ADD)
+    elif wanted and found and _other_ingress(current, desired):
+        yield qdisc_step(device, "del", found, caution=INGRESS_LOST)
+        yield qdisc_step(device, "add", wanted, ADD)
+
+
+def _other_ingress(current: Tree, desired: Tree) -> bool:
+    wanted, found = desired.ingress, current.ingress
+    return bool(wanted and found and wanted.kind != found.kind)
 
 
 def _rebuilds(current: Tree, desired: Tree) -> bool:
@@ -124,8 +145,7 @@ class _Settled:
 
 def _leaves(device: Device, current: Tree, desired: Tree) -> Iterator[tuple[int, Step]]:
     """(parent, step) for each queue below a class."""
-    found = {qdisc.parent: qdisc for qdisc in current.qdiscs if qdisc.parent != ROOT}
-    wanted = {qdisc.parent: qdisc for qdisc in desired.qdiscs if qdisc.parent != ROOT}
+    found, wanted = _queues_by_parent(current), _queues_by_parent(desired)
     for moved in _in_the_way(found, wanted):
         yield moved.parent, qdisc_step(device, "del", moved, caution=QUEUE_LOST)
         del found[moved.parent]
@@ -144,6 +164,10 @@ def _leaves(device: Device, current: Tree, desired: Tree) -> Iterator[tuple[int,
     for parent, known in found.items():
         if parent not in wanted and (parent in staying or parent & 0xFFFF0000 in above):
             yield parent, qdisc_step(device, "del", known, retire=True, caution=QUEUE_LOST)
+
+
+def _queues_by_parent(tree: Tree) -> dict[int, Qdisc]:
+    return {qdisc.parent: qdisc for qdisc in tree.qdiscs if qdisc.parent != ROOT and side(qdisc.parent) == ROOT}
 
 
 def _in_the_way(found: dict[int, Qdisc], wanted: dict[int, Qdisc]) -> list[Qdisc]:

@@ -25,7 +25,7 @@ from ..netlink import (
 )
 from .kinds.base import Kind
 from .kinds.table import lookup
-from .model import Class, Filter, Qdisc, Raw, handle_text, parent_text, protocol_text
+from .model import INGRESS, Class, Filter, Qdisc, Raw, handle_text, parent_text, protocol_text
 
 TCA_KIND, TCA_OPTIONS = 1, 2
 ADD, CHANGE, REPLACE = NLM_F_CREATE | NLM_F_EXCL, 0, NLM_F_CREATE | NLM_F_REPLACE
@@ -74,15 +74,16 @@ def qdisc_step(
     device: Device, verb: str, qdisc: Qdisc, flags: int = 0, retire: bool = False, caution: str = ""
 ) -> Step:
     """A qdisc added, changed, replaced or deleted."""
-    place = parent_text(qdisc.parent)
+    place = parent_text(qdisc.parent) if qdisc.parent != INGRESS else qdisc.kind
     if verb == "del":
         message = tc_message(RTM_DELQDISC, 0, device.index, qdisc.handle, qdisc.parent)
         return Step(f"tc qdisc del dev {device.name} {place}", message, retire, caution)
-    handle = f" handle {handle_text(qdisc.handle)}" if qdisc.handle else ""
     message = tc_message(RTM_NEWQDISC, flags, device.index, qdisc.handle, qdisc.parent, 0, payload("qdisc", qdisc))
-    return Step(
-        f"tc qdisc {verb} dev {device.name} {place}{handle} {rendered('qdisc', qdisc)}", message, retire, caution
-    )
+    words = ""
+    if qdisc.parent != INGRESS:  # whose kind says where it stands, and which has one handle
+        words = f" handle {handle_text(qdisc.handle)}" if qdisc.handle else ""
+        words += f" {rendered('qdisc', qdisc)}"
+    return Step(f"tc qdisc {verb} dev {device.name} {place}{words}", message, retire, caution)
 
 
 def class_step(device: Device, verb: str, entry: Class, flags: int = 0, retire: bool = False) -> Step:

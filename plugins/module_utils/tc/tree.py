@@ -13,9 +13,26 @@ from ..errors import InvalidInput
 from .filters import shared_tables
 from .kinds.base import Kind
 from .kinds.table import require
-from .model import PROTOCOLS, ROOT, Class, Filter, Qdisc, Tree, handle_text, parse_handle
+from .model import (
+    BOTH,
+    EGRESS_FILTERS,
+    INGRESS,
+    INGRESS_FILTERS,
+    INGRESS_HANDLE,
+    PROTOCOLS,
+    ROOT,
+    Class,
+    Filter,
+    Qdisc,
+    Tree,
+    handle_text,
+    parse_handle,
+    side,
+)
 
 _HANDLE = schema.leaf(parse_handle)
+_FILTER_PARENT = schema.leaf(lambda value: EGRESS_FILTERS if value == "egress" else parse_handle(value))
+_HOOKS = ("ingress", "clsact")
 _WHOLE = schema.leaf(units.parse_integer)
 
 
@@ -26,6 +43,7 @@ def build(qdiscs: Sequence[object], classes: Sequence[object], filters: Sequence
         tuple(_class(entry, f"classes[{index}]") for index, entry in enumerate(classes)),
         tuple(_filter(entry, f"filters[{index}]") for index, entry in enumerate(filters)),
     )
+    tree = _settle_ingress(tree)
     _check_handles(tree)
     _check_shape(tree)
     _check_filters(tree)
@@ -51,11 +69,26 @@ def _split(
 
 
 def _qdisc(entry: object, path: str) -> Qdisc:
-    place, kind, options = _split(entry, "qdisc", {"parent": _HANDLE, "handle": _HANDLE}, ["parent"], path)
+    hook = isinstance(entry, Mapping) and entry.get("kind") in _HOOKS  # these stand in one place only
+    required = [] if hook else ["parent"]
+    place, kind, options = _split(entry, "qdisc", {"parent": _HANDLE, "handle": _HANDLE}, required, path)
     handle = place.get("handle", 0)
+    if hook:
+        return _hook(kind.name, place, options, path)
+    if place["parent"] == INGRESS:
+        allowed = "write root or a class of this tree; at ingress stands a qdisc of kind ingress or clsact"
+        raise InvalidInput(f"{path}.parent", "ingress", allowed)
     if handle & 0xFFFF:
         raise InvalidInput(f"{path}.handle", entry["handle"], 'a qdisc\'s handle has no minor part, such as "1:"')  # type: ignore[index]
     return Qdisc(kind.name, handle, place["parent"], options)
+
+
+def _hook(name: str, place: Mapping[str, int], options: Any, path: str) -> Qdisc:
+    for key, only in (("parent", INGRESS), ("handle", INGRESS_HANDLE)):
+        if place.get(key, only) != only:
+            allowed = f"a qdisc of kind {name} has the parent ingress and the handle ffff:; leave both out"
+            raise InvalidInput(f"{path}.{key}", handle_text(place[key]), allowed)
+    return Qdisc(name, INGRESS_HANDLE, INGRESS, options)
 
 
 def _class(entry: object, path: str) -> Class:
@@ -67,7 +100,7 @@ def _class(entry: object, path: str) -> Class:
 
 def _filter(entry: object, path: str) -> Filter:
     places = {
-        "parent": _HANDLE,
+        "parent": _FILTER_PARENT,
         "prio": schema.leaf(lambda value: units.parse_integer(value, 1, 0xFFFF)),
         "protocol": schema.choice(*PROTOCOLS),
         "handle": _WHOLE,
@@ -81,17 +114,31 @@ def _filter(entry: object, path: str) -> Filter:
     return Filter(kind.name, place["parent"], place["prio"], PROTOCOLS[place.get("protocol", "all")], handle, options)
 
 
+def _settle_ingress(tree: Tree) -> Tree:
+    """One name for the place of a filter at ingress: `ingress`, `ffff:fff2` and, but not of clsact, `ffff:`."""
+    names = {INGRESS, INGRESS_HANDLE} if tree.ingress and tree.ingress.kind == "ingress" else {INGRESS}
+    filters = (entry._replace(parent=INGRESS_FILTERS) if entry.parent in names else entry for entry in tree.filters)
+    return tree._replace(filters=tuple(filters))
+
+
+def _check_tops(tree: Tree) -> None:
+    """One root and one ingress at most, and one of both; what has classes or queues has a root."""
+    for parent, name in ((ROOT, "root"), (INGRESS, "ingress")):
+        found = [index for index, qdisc in enumerate(tree.qdiscs) if qdisc.parent == parent]
+        needed = parent == ROOT and (ROOT in tree.sides or tree.classes or not tree.ingress)
+        if len(found) > 1 or (needed and not found):
+            raise InvalidInput("qdiscs", f"{len(found)} with parent {name}", f"exactly one qdisc has parent {name}")
+        if found and not tree.qdiscs[found[0]].handle:
+            raise InvalidInput(f"qdiscs[{found[0]}].handle", None, 'the root qdisc needs a handle such as "1:"')
+
+
 def _check_handles(tree: Tree) -> None:
     """Every parent exists: HTB silently puts a class with an unknown parent below the root."""
-    roots = [index for index, qdisc in enumerate(tree.qdiscs) if qdisc.parent == ROOT]
-    if len(roots) != 1:
-        raise InvalidInput("qdiscs", f"{len(roots)} with parent root", "exactly one qdisc has parent root")
-    root = tree.qdiscs[roots[0]]
-    if not root.handle:
-        raise InvalidInput(f"qdiscs[{roots[0]}].handle", None, 'the root qdisc needs a handle such as "1:"')
+    _check_tops(tree)
+    roots = {tree.root.handle} if tree.root else set()
     handles = {entry.handle for entry in tree.classes}
-    above = handles | {root.handle}
-    seen = {root.handle}
+    above = handles | roots
+    seen = set(roots)
     for index, entry in enumerate(tree.classes):
         path = f"classes[{index}]"
         if entry.handle in seen:
@@ -102,7 +149,7 @@ def _check_handles(tree: Tree) -> None:
         seen.add(entry.handle)
     parents: set[int] = set()
     for index, qdisc in enumerate(tree.qdiscs):
-        if qdisc.parent in parents or (qdisc.parent != ROOT and qdisc.parent not in handles):
+        if qdisc.parent in parents or qdisc.parent not in handles | BOTH:
             allowed = "write root or a class of this tree, each once"
             raise InvalidInput(f"qdiscs[{index}].parent", handle_text(qdisc.parent), allowed)
         parents.add(qdisc.parent)
@@ -111,7 +158,6 @@ def _check_handles(tree: Tree) -> None:
 
 def _check_shape(tree: Tree) -> None:
     """What the kernel would refuse halfway, or take and then ignore."""
-    root = next(qdisc for qdisc in tree.qdiscs if qdisc.parent == ROOT)
     inner = {entry.parent for entry in tree.classes}
     handles: set[int] = set()
     for index, qdisc in enumerate(tree.qdiscs):
@@ -121,6 +167,11 @@ def _check_shape(tree: Tree) -> None:
             allowed = "write a class without children: only these have a queue"
             raise InvalidInput(f"qdiscs[{index}].parent", handle_text(qdisc.parent), allowed)
         handles.add(qdisc.handle)
+    if tree.root:
+        _check_root(tree, tree.root, inner)
+
+
+def _check_root(tree: Tree, root: Qdisc, inner: set[int]) -> None:
     for index, entry in enumerate(tree.classes):
         if entry.kind != root.kind:
             raise InvalidInput(f"classes[{index}].kind", entry.kind, f"the root qdisc is a {root.kind}")
@@ -147,15 +198,16 @@ def _check_loops(tree: Tree) -> None:
 def _check_filters(tree: Tree) -> None:
     handles = {entry.handle for entry in tree.classes}
     places = {entry.parent for entry in tree.classes}  # the kernel looks at the filters of no other class
+    if tree.ingress:
+        places |= {INGRESS_FILTERS} if tree.ingress.kind == "ingress" else {INGRESS_FILTERS, EGRESS_FILTERS}
     kinds: dict[tuple[int, int], tuple[str, int]] = {}
     marks: set[tuple[int, int, int]] = set()
     for index, entry in enumerate(tree.filters):
         path = f"filters[{index}]"
         if entry.parent not in places:
-            raise InvalidInput(
-                f"{path}.parent", handle_text(entry.parent), "write the root qdisc, or a class that has children"
-            )
-        if entry.options.target not in handles:
+            allowed = "write the root qdisc, a class that has children, or ingress where the tree has such a qdisc"
+            raise InvalidInput(f"{path}.parent", handle_text(entry.parent), allowed)
+        if side(entry.parent) == ROOT and entry.options.target not in handles:  # at ingress there are no classes
             raise InvalidInput(f"{path}.flowid", handle_text(entry.options.target), "write a class of this tree")
         place = (entry.parent, entry.priority)
         if kinds.setdefault(place, (entry.kind, entry.protocol)) != (entry.kind, entry.protocol):

@@ -35,6 +35,12 @@ def _netem(_name: str) -> Kind:
     return netem.NETEM
 
 
+def _ingress(name: str) -> Kind:
+    from . import ingress
+
+    return {"ingress": ingress.INGRESS, "clsact": ingress.CLSACT}[name]
+
+
 def _fw(_name: str) -> Kind:
     from . import fw
 
@@ -48,7 +54,15 @@ def _u32(_name: str) -> Kind:
 
 
 _TABLE: dict[str, dict[str, Callable[[str], Kind]]] = {
-    "qdisc": {"htb": _htb_qdisc, "netem": _netem, "tbf": _fifo_tbf, "pfifo": _fifo_tbf, "bfifo": _fifo_tbf},
+    "qdisc": {
+        "htb": _htb_qdisc,
+        "netem": _netem,
+        "tbf": _fifo_tbf,
+        "pfifo": _fifo_tbf,
+        "bfifo": _fifo_tbf,
+        "ingress": _ingress,
+        "clsact": _ingress,
+    },
     "class": {"htb": _htb_class},
     "filter": {"fw": _fw, "u32": _u32},
 }
