@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 INTERFACES = Path("/sys/class/net")
+IFB_NAME = re.compile(r"imp[0-9a-f]{12}")  # of an interface that we make for what arrives at another one
 
 
 def bridges() -> dict[str, str]:
@@ -26,6 +29,11 @@ def bridges() -> dict[str, str]:
 def interfaces() -> list[str]:
     """Names of the interfaces in this network namespace."""
     return sorted(name for _index, name in socket.if_nameindex())
+
+
+def ifb_name(interface: str) -> str:
+    """The name, within IFNAMSIZ, of the interface that we make for what arrives at `interface`."""
+    return "imp" + hashlib.sha256(interface.encode()).hexdigest()[:12]
 
 
 def memory() -> int:

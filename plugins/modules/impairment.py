@@ -15,12 +15,14 @@ description:
   - Converges all interfaces of a node to the impairments that are written, and takes the impairment away from interfaces that are no longer written.
   - Every value is changed in place while traffic flows; what stands as asked is not written again.
   - A change is confirmed over a new connection; when that fails the node takes the change back by itself.
-  - Impairments hold for what leaves an interface (egress). A round trip grows by the sum of both directions.
+  - Impairments hold for what leaves an interface (egress), or with C(direction) for what arrives, or for both.
+    A round trip grows by the sum of both directions.
 options:
   interfaces:
     description:
       - Interfaces with their impairments, as in the variable C(impairment_interfaces); docs/impairments.md has every key.
-      - An element has C(name), and either impairment keys for all its traffic or C(classes).
+      - An element has C(name), and either impairment keys for all its traffic or C(classes). C(direction) is C(egress), C(ingress) or C(both);
+        an interface may stand twice, once for each direction.
       - A class has C(name), C(match) (a set of conditions, or a list of alternatives) and impairment keys. The first class that matches takes the packet;
         a class without C(match), the last one, takes the rest. What no class takes passes untouched.
       - Conditions are C(protocol), C(address), C(source), C(destination), C(port), C(source_port), C(destination_port), C(dscp), C(mac), C(mark),
@@ -83,6 +85,11 @@ EXAMPLES = r"""
           - {name: device, match: {bridged: true}, rate: 128kbit, drop: {every: 20}}
           - {name: other, rate: 1mbit, ceil: 10mbit}
 
+- name: 50 ms each way
+  impair.testbed.impairment:
+    interfaces:
+      - {name: eth0, direction: both, delay: 50ms}
+
 - name: As the node was
   impair.testbed.impairment:
     state: absent
@@ -110,7 +117,7 @@ backends:
   returned: O(state=present)
   type: list
   elements: dict
-  sample: [{interface: eth0, class: device, impairment: drop, backend: gact, why: "counts exactly, every packet that the class's filters take"}]
+  sample: [{interface: eth0, direction: egress, class: device, impairment: drop, backend: gact, why: "counts exactly, every packet that the class's filters take"}]
 confirm:
   description: The command that confirms the change before the node takes it back; empty when there is nothing to confirm.
   returned: always

@@ -32,7 +32,7 @@ options:
     default: []
   classes:
     description:
-      - Classes as C({parent, classid, kind, …}). C(htb) takes C(rate), C(ceil), C(burst), C(cburst), C(prio), C(quantum), C(overhead) and C(mpu).
+      - Classes as C({parent, classid, kind, …}). C(htb) takes C(rate), C(ceil), C(burst), C(cburst), C(prio), C(quantum), C(overhead), C(mpu) and C(linklayer).
     type: list
     elements: dict
     default: []

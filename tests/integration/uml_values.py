@@ -6,76 +6,16 @@
 from __future__ import annotations
 
 import re
-import select
-import socket
 import statistics
-import struct
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from plugins.module_utils.capabilities import load
 from plugins.module_utils.impairment import engine
-
-NEAR, FAR = "eth0", "far"
-ETHERTYPE = 0x88B5  # IEEE 802, for experiments
-SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
-ALL = socket.htons(0x0003)  # ETH_P_ALL
-QUIET = 0.25  # seconds without a packet after which no more are expected
-FULL = 1514  # bytes
-
-
-class Arrival(NamedTuple):
-    """A packet at the far end: its number, its length and the kernel's time in seconds."""
-
-    number: int
-    length: int
-    at: float
-
-
-def sh(*lines: str) -> str:
-    """What a shell prints."""
-    return subprocess.run(["sh", "-e"], input="\n".join(lines), capture_output=True, text=True, check=True).stdout
-
-
-class Wire:
-    """Two ends of a veth pair; frames go in at one and are seen at the other."""
-
-    def __init__(self) -> None:
-        self._sockets = {name: self._socket(name) for name in (NEAR, FAR)}
-
-    @staticmethod
-    def _socket(name: str) -> socket.socket:
-        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
-        made.bind((name, socket.ntohs(ALL)))
-        return made
-
-    def send(self, sizes: Sequence[int], ethertype: int = ETHERTYPE, near: str = NEAR) -> None:
-        """Frames with a number each, all at once."""
-        for number, size in enumerate(sizes):
-            head = b"\xff" * 6 + b"\2\0\0\0\0\1" + struct.pack("!HI", ethertype, number)
-            self._sockets[near].send(head + bytes(size - len(head)))
-
-    def receive(self, quiet: float = QUIET, ethertype: int = ETHERTYPE, far: str = FAR) -> list[Arrival]:
-        """What came, until nothing more comes."""
-        found = []
-        end = self._sockets[far]
-        while select.select([end], [], [], quiet)[0]:
-            frame, extra, _flags, address = end.recvmsg(2048, 64)
-            if address[2] == socket.PACKET_OUTGOING or frame[12:14] != struct.pack("!H", ethertype):
-                continue
-            seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
-            found.append(Arrival(struct.unpack_from("!I", frame, 14)[0], len(frame), seconds + nanoseconds / 1e9))
-        return found
-
-    def burst(self, count: int, size: int = FULL, quiet: float = QUIET) -> list[Arrival]:
-        self.send([size] * count)
-        return self.receive(quiet)
+from tests.integration.wire import FAR, FULL, NEAR, Arrival, Wire, sh
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +24,13 @@ def wire() -> Wire:
         "these tests change the network of the kernel they run on"
     )
     sh(
+        "modprobe -q ipv6 || true",  # what comes with it later would send packets of its own
         f"ip link add {NEAR} type veth peer name {FAR}",
         "for name in /proc/sys/net/ipv6/conf/*/disable_ipv6; do ! [ -e $name ] || echo 1 >$name; done",
         f"ip link set {NEAR} up; ip link set {FAR} up",
     )
     load()
-    return Wire()
+    return Wire(NEAR, FAR)
 
 
 @pytest.fixture(autouse=True)

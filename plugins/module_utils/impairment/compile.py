@@ -48,7 +48,7 @@ class Node(NamedTuple):
 class Compiled(NamedTuple):
     """Wanted states, and what the user is told about them."""
 
-    trees: dict[str, Tree]  # by interface
+    trees: dict[str, Tree]  # by the device where it stands: an interface, or the IFB of one
     actions: tuple[DropEvery, ...]
     counted: list[Interface]  # of which a class drops by iptables
     backends: list[dict[str, str]]
@@ -65,12 +65,12 @@ def compile_node(asked: Sequence[Interface], passing: Sequence[Match], node: Nod
     trees, backends, warnings = {}, [], []
     for interface in asked:
         tree, told, warned = _interface(interface, passing, node, indices)
-        trees[interface.name] = tree
+        trees[interface.device] = tree
         backends += told
         warnings += warned
     actions = tuple(
         sorted(
-            DropEvery(indices[interface.name, entry.name], entry.impairment.drop.every)
+            DropEvery(indices[interface.device, entry.name], entry.impairment.drop.every)
             for interface in asked
             for entry in interface.classes
             if entry.impairment.drop and _drop_backend(entry, node) == "gact"
@@ -94,6 +94,10 @@ def _check_capabilities(asked: Sequence[Interface], node: Node) -> None:
     for feature in ("qdisc.htb", "filter.u32", "filter.u32_indev"):
         if asked and not node.can(feature):
             raise MissingCapability("impairing an interface", str(node.capable[feature]))
+    arriving = next((interface for interface in asked if interface.direction == "ingress"), None)
+    for feature in ("link.ifb", "action.mirred", "qdisc.ingress"):
+        if arriving and not node.can(feature):
+            raise MissingCapability(f"{arriving.path}.direction", str(node.capable[feature]))
     for interface in asked:
         for entry in interface.classes:
             _check_class(interface, entry, node)
@@ -116,6 +120,12 @@ def _check_class(interface: Interface, entry: TrafficClass, node: Node) -> None:
             "the kernel refuses a duplicating netem beside the other classes' netem; "
             "duplicate on an interface without classes",
         )
+    if interface.direction == "ingress" and _drop_backend(entry, node) == "iptables":
+        if not node.can("action.gact_determ"):
+            raise MissingCapability(f"{entry.path}.drop", str(node.capable["action.gact_determ"]))
+        place = asked.drop.packet if asked.drop else 0
+        allowed = "what arrives is counted by gact, which drops the last of each group only; leave packet out"
+        raise InvalidInput(f"{entry.path}.drop.packet", place, allowed)
     if _drop_backend(entry, node) == "iptables":
         if not any(node.can(f"iptables.{variant}.statistic") for variant in ("nft", "legacy")):
             missing = f"{node.capable['action.gact_determ']}, or CONFIG_NETFILTER_XT_MATCH_STATISTIC"
@@ -130,12 +140,12 @@ def _indices(classes: Iterable[tuple[Interface, TrafficClass]]) -> dict[tuple[st
     for interface, entry in classes:
         if not entry.impairment.drop:
             continue
-        digest = hashlib.sha256(f"{interface.name}\0{entry.name}".encode()).digest()
+        digest = hashlib.sha256(f"{interface.device}\0{entry.name}".encode()).digest()
         index = OURS | int.from_bytes(digest[:2], "big")
         while index in taken:
             index = OURS | (index + 1) & 0xFFFF
         taken.add(index)
-        found[interface.name, entry.name] = index
+        found[interface.device, entry.name] = index
     return found
 
 
@@ -179,7 +189,7 @@ def _class_filters(interface: Interface, entry: TrafficClass, node: Node) -> lis
 def _actions(
     entry: TrafficClass, indices: Mapping[tuple[str, str], int], interface: Interface, node: Node
 ) -> tuple[Action, ...]:
-    return (Action("gact", indices[interface.name, entry.name]),) if _drop_backend(entry, node) == "gact" else ()
+    return (Action("gact", indices[interface.device, entry.name]),) if _drop_backend(entry, node) == "gact" else ()
 
 
 def _filter(found: Classifier, target: int, actions: tuple[Action, ...]) -> Filter:
@@ -193,7 +203,7 @@ def _told(
 ) -> list[dict[str, str]]:
     """Which mechanism carries what, and why; and the values that we computed."""
     asked = entry.impairment
-    place = {"interface": interface.name, "class": entry.name}
+    place = {"interface": interface.name, "direction": interface.direction, "class": entry.name}
     if not asked.enabled:
         return [
             {

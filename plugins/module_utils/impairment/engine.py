@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .. import bridge_netfilter, guard, node
@@ -16,6 +16,7 @@ from ..memory import Memory
 from ..netlink import Socket
 from ..tc.actions import ActionsDomain
 from ..tc.domain import TcDomain, forget_restored, interfaces_with_root
+from ..tc.model import Tree
 from . import compile as compiler
 from . import model, shape
 
@@ -47,25 +48,29 @@ def apply(
     asked = model.parse(interfaces)
     passing = _management(management) + model.parse_management(calibration, "impairment_calibration")
     with guard.alone(), Socket() as rtnetlink:
-        domains = {entry.name: TcDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in asked}
+        departing = [entry for entry in asked if entry.direction == "egress"]
+        domains = {entry.name: TcDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in departing}
         _check_ingress(asked, node.interfaces())
         facts = compiler.Node(load(), node.bridges(), node.memory())
         wanted = compiler.compile_node(asked, passing, facts)
         for name, domain in domains.items():
             domain.claim(wanted.trees[name], shape.ROOT_HANDLE, purge)
         leaving = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink) if name not in domains]
+        ifbs, redirects = _arriving(rtnetlink, asked, wanted.trees, facts)
         targets = [
             *_netfilter(wanted.counted, passing, facts, check),
             Target(ActionsDomain(rtnetlink), wanted.actions),
             *(Target(domain, wanted.trees[name]) for name, domain in domains.items()),
             *(Target(domain, domain.before()) for domain in leaving),
+            *ifbs,
+            *redirects,
         ]
         if check:
             return Outcome(converge(targets, check), wanted.backends, wanted.warnings, None)
         try:
             report, pending = _on_trial(targets, rtnetlink, confirm_within)
         finally:
-            forget_restored(rtnetlink)
+            _forget_restored(rtnetlink)
         _forget_netfilter(wanted.counted)
     return Outcome(report, wanted.backends, wanted.warnings, pending)
 
@@ -81,9 +86,7 @@ def _check_ingress(asked: Sequence[model.Interface], present: Sequence[str]) -> 
                     raise InvalidInput(f"{place}.in_interface", match.in_interface, allowed)
 
 
-def _on_trial(
-    targets: Sequence[Target], rtnetlink: Socket, within: float
-) -> tuple[Report, guard.Pending | None]:
+def _on_trial(targets: Sequence[Target], rtnetlink: Socket, within: float) -> tuple[Report, guard.Pending | None]:
     """Converge, watched from before the first write: a run that breaks off is taken back like one nobody confirms.
 
     To confirm is this change, and those before it of which nobody has told yet whether the node can still be reached.
@@ -110,16 +113,19 @@ def clear(check: bool = False) -> Report:
     """Every interface as it was before us."""
     with guard.alone(), Socket() as rtnetlink:
         domains = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink)]
+        ifbs, redirects = _arriving(rtnetlink, (), {}, None)
         targets = [
             *_netfilter((), (), None, check),
             Target(ActionsDomain(rtnetlink), ()),
             *(Target(domain, domain.before()) for domain in domains),
+            *ifbs,
+            *redirects,
         ]
         if not check:
             guard.trust()
         report = converge(targets, check)
         if not check:
-            forget_restored(rtnetlink)
+            _forget_restored(rtnetlink)
             _forget_netfilter(())
             guard.tidy()
             forget()
@@ -159,7 +165,7 @@ def _take_back(targets: Sequence[Target], states: Sequence[Any], rtnetlink: Sock
     except TestbedError:
         return  # nobody is left to tell; the next run finds what stands and converges it
     finally:
-        forget_restored(rtnetlink)
+        _forget_restored(rtnetlink)
 
 
 def _management(management: object) -> tuple[model.Match, ...]:
@@ -173,7 +179,29 @@ def _management(management: object) -> tuple[model.Match, ...]:
 
 
 def _ours(rtnetlink: Socket) -> list[str]:
-    return interfaces_with_root(rtnetlink, shape.ROOT_HANDLE)
+    """Interfaces with a tree of ours, apart from the IFBs that go with what arrives."""
+    return [name for name in interfaces_with_root(rtnetlink, shape.ROOT_HANDLE) if not node.IFB_NAME.fullmatch(name)]
+
+
+def _arriving(
+    rtnetlink: Socket, asked: Sequence[model.Interface], trees: Mapping[str, Tree], facts: compiler.Node | None
+) -> tuple[list[Target], list[Target]]:
+    """Targets for what is, or was, impaired on arrival: the IFBs with their trees, and what sends packets there."""
+    wanted = [entry for entry in asked if entry.direction == "ingress"]
+    if not wanted and not Memory().keys("redirect-") and not any(map(node.IFB_NAME.fullmatch, node.interfaces())):
+        return [], []
+    from . import ingress
+
+    found = ingress.parts(rtnetlink, wanted, trees, "clsact" if facts and facts.can("qdisc.clsact") else "ingress")
+    return found.made, found.fed
+
+
+def _forget_restored(rtnetlink: Socket) -> None:
+    forget_restored(rtnetlink)
+    if Memory().keys("redirect-"):
+        from ..tc import redirect
+
+        redirect.forget_restored(rtnetlink)
 
 
 def _forget_netfilter(counted: Sequence[model.Interface]) -> None:

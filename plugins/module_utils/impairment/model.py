@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from .. import schema, units
 from ..errors import InvalidInput
+from ..node import IFB_NAME, ifb_name
 from ..schema import leaf, not_supported, whole_number
 from ..tc.kinds import netem
 from ..tc.kinds.htb import LINKLAYERS
@@ -71,11 +72,17 @@ class TrafficClass(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """An interface and its classes, in the order in which they are tried."""
+    """One direction of an interface and its classes, in the order in which they are tried."""
 
     name: str
     path: str
     classes: tuple[TrafficClass, ...]
+    direction: str = "egress"  # or "ingress"
+
+    @property
+    def device(self) -> str:
+        """Where its tree stands: on the interface, or on the IFB that everything passes on arrival."""
+        return self.name if self.direction == "egress" else ifb_name(self.name)
 
 
 def _drop(value: object, path: str) -> Drop:
@@ -170,23 +177,29 @@ def _class(entry: object, path: str) -> TrafficClass:
     return TrafficClass(own["name"], path, own.get("match", ()), asked)
 
 
-def parse_interface(entry: object, path: str) -> Interface:
-    """One element of impairment_interfaces."""
+def parse_interface(entry: object, path: str) -> list[Interface]:
+    """One element of impairment_interfaces: a direction or two."""
     keys = {
-        "name": interface_name,
-        "direction": _egress,
+        "name": _impaired_name,
+        "direction": schema.choice("egress", "ingress", "both"),
         "classes": schema.sequence(_class),
     }
     own, asked = _split(entry, keys, path)
     classes: list[TrafficClass] = own.get("classes", [])
+    direction = own.get("direction", "egress")
+    directions = ("egress", "ingress") if direction == "both" else (direction,)
     if "classes" not in own:
-        return Interface(own["name"], path, (TrafficClass(WHOLE, path, (), asked),))
+        whole = (TrafficClass(WHOLE, path, (), asked),)
+        return [Interface(own["name"], path, whole, one) for one in directions]
     for key in _IMPAIRMENT:
         if isinstance(entry, Mapping) and entry.get(key) is not None and key not in ("enabled", "down"):
             allowed = "an interface with classes is impaired by them; move it into a class"
             raise InvalidInput(f"{path}.{key}", entry[key], allowed)
     _check_classes(classes, path)
-    return Interface(own["name"], path, tuple(_governed(entry_, asked) for entry_ in classes))
+    if "ingress" in directions:
+        _check_arriving(classes)
+    governed = tuple(_governed(entry_, asked) for entry_ in classes)
+    return [Interface(own["name"], path, governed, one) for one in directions]
 
 
 def _governed(entry: TrafficClass, interface: Impairment) -> TrafficClass:
@@ -197,10 +210,25 @@ def _governed(entry: TrafficClass, interface: Impairment) -> TrafficClass:
     )
 
 
-def _egress(value: object, path: str) -> str:
-    if value != "egress":
-        raise InvalidInput(path, value, "this version impairs egress; impair the other end's egress for the way back")
-    return "egress"
+def _impaired_name(value: object, path: str) -> str:
+    name = interface_name(value, path)
+    if IFB_NAME.fullmatch(name):
+        allowed = "interfaces of this name are made for what arrives elsewhere; write that interface and its direction"
+        raise InvalidInput(path, value, allowed)
+    return name
+
+
+def _check_arriving(classes: list[TrafficClass]) -> None:
+    """Refuse what is not known of a packet that has just arrived."""
+    for entry in classes:
+        for index, match in enumerate(entry.matches):
+            place = f"{entry.path}.match" + (f"[{index}]" if len(entry.matches) > 1 else "")
+            if match.bridged:
+                allowed = "at ingress it is not known yet where a packet goes; match by mac, or impair the egress"
+                raise InvalidInput(f"{place}.bridged", True, allowed)
+            if match.in_interface:
+                allowed = "at ingress that is the interface itself; leave it out, or impair the egress"
+                raise InvalidInput(f"{place}.in_interface", match.in_interface, allowed)
 
 
 def _check_classes(classes: list[TrafficClass], path: str) -> None:
@@ -221,12 +249,13 @@ def _check_classes(classes: list[TrafficClass], path: str) -> None:
 
 def parse(interfaces: object) -> tuple[Interface, ...]:
     """impairment_interfaces, checked. Raises InvalidInput with the path of the first value that cannot be used."""
-    found = schema.sequence(parse_interface)(interfaces, ROOT_PATH)
-    names: set[str] = set()
-    for entry in found:
-        if entry.name in names:
-            raise InvalidInput(f"{entry.path}.name", entry.name, "each interface is written once")
-        names.add(entry.name)
+    found = [one for entry in schema.sequence(parse_interface)(interfaces, ROOT_PATH) for one in entry]
+    seen: set[tuple[str, str]] = set()
+    for one in found:
+        if (one.name, one.direction) in seen:
+            allowed = f"its {one.direction} is written before; each direction of an interface is written once"
+            raise InvalidInput(f"{one.path}.name", one.name, allowed)
+        seen.add((one.name, one.direction))
     return tuple(found)
 
 

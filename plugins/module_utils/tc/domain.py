@@ -33,11 +33,19 @@ class TcDomain:
     name = "tc"
 
     def __init__(
-        self, rtnetlink: Socket, interface: str, path: str = "interface", memory: Memory | None = None
+        self,
+        rtnetlink: Socket,
+        interface: str,
+        path: str = "interface",
+        memory: Memory | None = None,
+        index: int | None = None,
     ) -> None:
-        """Raises InvalidInput, naming `path`, where the node has no such interface."""
+        """`index`: of an interface that is still to be made.
+
+        Raises InvalidInput, naming `path`, where the node has no such interface.
+        """
         try:
-            self._device = Device(interface, socket.if_nametoindex(interface))
+            self._device = Device(interface, socket.if_nametoindex(interface) if index is None else index)
         except (OSError, ValueError):
             present = ", ".join(sorted(name for _index, name in socket.if_nameindex()))
             raise InvalidInput(path, interface, f"this node has the interfaces {present}") from None

@@ -68,7 +68,7 @@ def test_anything_is_parsed_or_refused(interfaces: Any) -> None:
         assert refusal.path.startswith("impairment_interfaces")
         assert str(refusal).isprintable()
     else:
-        assert len(found) == len(interfaces)
+        assert len({entry.path for entry in found}) == len(interfaces)
 
 
 @pytest.mark.parametrize("key", ["delay", "limit", "seed", "loss", "rate", "drop", "queue"])
@@ -89,3 +89,16 @@ def test_one_odd_value_among_good_ones_is_refused_by_its_own_path(key: str, valu
         model.parse([{"name": "eth0", "classes": [{"name": "a", **VALID, key: value}]}])
     except InvalidInput as refusal:
         assert refusal.path.startswith("impairment_interfaces[0].classes[0].")
+
+
+def test_both_directions_are_two_and_each_may_have_its_own() -> None:
+    both = model.parse([{"name": "eth0", "direction": "both", "delay": "5ms"}])
+    assert [(entry.name, entry.direction, entry.path) for entry in both] == [
+        ("eth0", "egress", "impairment_interfaces[0]"),
+        ("eth0", "ingress", "impairment_interfaces[0]"),
+    ]
+    assert both[0].classes == both[1].classes
+    apart = model.parse([{"name": "eth0", "direction": "ingress", "delay": "5ms"}, {"name": "eth0", "loss": "1%"}])
+    assert [entry.direction for entry in apart] == ["ingress", "egress"]
+    devices = {entry.device for entry in (*apart, *model.parse([{"name": "eth1", "direction": "ingress"}]))}
+    assert len(devices) == 3 and all(len(device) <= 15 for device in devices)

@@ -1,0 +1,82 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Impairing what arrives: an IFB, the uniform shape on it, and a filter that sends everything there, in this order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..converge import Step, Target
+from ..links import LinksDomain
+from ..netlink import RTM_GETQDISC, TCMSG, Socket, attributes, integer, tc_header, tc_message
+from ..tc.apply import POLL, apply
+from ..tc.domain import TcDomain
+from ..tc.model import ROOT, Tree
+from ..tc.observe import TCA_STATS2, TCA_STATS_QUEUE
+from ..tc.redirect import Hook, RedirectDomain, left
+from .model import Interface
+
+EMPTIES_WITHIN = 5.0  # seconds that what waits in an IFB may take to go on
+
+
+class Parts(NamedTuple):
+    """Targets in their order, and what to call when they stand."""
+
+    made: list[Target]  # IFBs, and the trees on them
+    fed: list[Target]  # what sends packets there
+
+
+class IfbTree(TcDomain):
+    """The tree on an IFB of ours, which need not stand yet. Nothing stood there before us."""
+
+    def apply(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if step.payload is None:
+                self._empties()
+        apply(self._rtnetlink, [step for step in steps if step.payload is not None])
+
+    def before(self) -> Tree:
+        return Tree()
+
+    def plan(self, current: Tree, desired: Tree) -> list[Step]:
+        steps = super().plan(current, desired)
+        if current.root and not desired.root:
+            words = f"# wait until {self.interface} is empty, {EMPTIES_WITHIN:g} s at most"
+            steps.insert(0, Step(words, None, retire=True))
+        return steps
+
+    def _empties(self) -> None:
+        deadline = time.monotonic() + EMPTIES_WITHIN
+        while self._backlog() and time.monotonic() < deadline:
+            time.sleep(POLL)
+
+    def _backlog(self) -> int:
+        """Packets that wait below the root."""
+        for body in self._rtnetlink.dump(tc_message(RTM_GETQDISC, 0, self._device.index, 0, 0)):
+            header = tc_header(body)
+            if header.ifindex == self._device.index and header.parent == ROOT:
+                statistics = attributes(attributes(body, TCMSG.size).get(TCA_STATS2, b""))
+                return integer(statistics.get(TCA_STATS_QUEUE, b"")[:4])
+        return 0
+
+
+def parts(rtnetlink: Socket, asked: Sequence[Interface], trees: Mapping[str, Tree], hook: str) -> Parts:
+    """Targets for all interfaces that are, or were, impaired at ingress. `hook`: the kind of qdisc to make there.
+
+    Raises InvalidInput for an interface that is not there, ForeignState where something else stands in the way.
+    """
+    feeders = {entry.name: RedirectDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in asked}
+    for feeder in feeders.values():
+        feeder.claim()
+    links = LinksDomain(rtnetlink)
+    wanted, current = links.wanted([entry.name for entry in asked]), links.observe()
+    leaving = [link for link in current if link.name not in trees]
+    made = [Target(links, wanted)]
+    for link in (*wanted, *leaving):
+        made.append(Target(IfbTree(rtnetlink, link.name, index=link.ifindex), trees.get(link.name, Tree())))
+    fed = [Target(feeders[link.interface], Hook(hook, link.ifindex)) for link in wanted]
+    fed += [Target(feeder, feeder.before()) for feeder in left(rtnetlink) if feeder.interface not in feeders]
+    return Parts(made, fed)

@@ -1,0 +1,80 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A veth pair in this kernel: numbered frames go in at one end, and are counted and timed at the other."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import subprocess
+from collections.abc import Sequence
+from typing import NamedTuple
+
+NEAR, FAR = "eth0", "far"
+ETHERTYPE = 0x88B5  # IEEE 802, for experiments
+SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
+QUIET = 0.25  # seconds without a packet after which no more are expected
+FULL = 1514  # bytes
+SOURCE, OTHER_SOURCE = "02:00:00:00:00:01", "02:00:00:00:00:99"
+
+
+class Arrival(NamedTuple):
+    """A packet at the far end: its number, its length, the kernel's time in seconds, and the last byte of its MAC."""
+
+    number: int
+    length: int
+    at: float
+    source: int
+
+
+def sh(*lines: str) -> str:
+    """What a shell prints."""
+    done = subprocess.run(["sh", "-e"], input="\n".join(lines), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class Wire:
+    """Raw sockets at interfaces of this kernel. What is received there has passed everything that holds it up."""
+
+    def __init__(self, *names: str) -> None:
+        self._sockets = {name: self._socket(name) for name in names}
+
+    @staticmethod
+    def _socket(name: str) -> socket.socket:
+        """Of one protocol: a socket for all of them sees packets before the ingress queue."""
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        made.bind((name, ETHERTYPE))
+        return made
+
+    def send(self, count: int, size: int = FULL, at: str = NEAR, source: str = SOURCE, first: int = 0) -> None:
+        """Frames with a number each, all at once."""
+        for number in range(first, first + count):
+            head = b"\xff" * 6 + bytes.fromhex(source.replace(":", "")) + struct.pack("!HI", ETHERTYPE, number)
+            with contextlib.suppress(OSError):  # ENOBUFS: how the kernel tells a local sender of a drop
+                self._sockets[at].send(head + bytes(size - len(head)))
+
+    def receive(self, at: str = FAR, quiet: float = QUIET) -> list[Arrival]:
+        """What came, until nothing more comes."""
+        found = []
+        end = self._sockets[at]
+        while select.select([end], [], [], quiet)[0]:
+            frame, extra, _flags, _address = end.recvmsg(2048, 64)
+            seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
+            number = struct.unpack_from("!I", frame, 14)[0]
+            found.append(Arrival(number, len(frame), seconds + nanoseconds / 1e9, frame[11]))
+        return found
+
+    def burst(self, count: int, size: int = FULL, at: str = NEAR) -> list[Arrival]:
+        """Frames into one end, and what came out of the other."""
+        self.send(count, size, at)
+        return self.receive(FAR if at == NEAR else NEAR)
+
+
+def numbers(arrivals: Sequence[Arrival]) -> list[int]:
+    return [arrival.number for arrival in arrivals]
