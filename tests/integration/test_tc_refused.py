@@ -46,6 +46,8 @@ def match(text: object) -> dict[str, Any]:
     return filter_(match=[text])
 
 
+BANDS = {"parent": "root", "handle": "1:", "kind": "prio"}
+NAMED = {"kind": "netem", "handle": "5:"}
 TBF = {"rate": "1mbit", "burst": "5kB", "limit": "9kB"}
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (tree([]), "qdiscs", "exactly one qdisc has parent root"),
@@ -53,7 +55,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (tree(["root"]), "qdiscs[0]", "write a mapping"),
     (tree([{"parent": "root", "handle": "1:"}]), "qdiscs[0].kind", "required"),
     (root(parent=None), "qdiscs[0].parent", "required"),
-    (root(kind="fq"), "qdiscs[0].kind", "known kinds of qdisc: htb, netem"),
+    (root(kind="hfsc"), "qdiscs[0].kind", "known kinds of qdisc: htb, netem"),
     (root(kind=["htb"]), "qdiscs[0].kind", "known kinds"),
     (root(handle=None), "qdiscs[0].handle", "needs a handle"),
     (root(handle=1), "qdiscs[0].handle", "hexadecimal, in quotes"),
@@ -89,6 +91,25 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (leaf("tbf", **TBF, latency="5ms"), "qdiscs[1]", "one of limit and latency"),
     (leaf("tbf", **TBF, peakrate="5mbit"), "qdiscs[1]", "peakrate and mtu need each other"),
     (leaf("tbf", **TBF, peakrate="5kbit", mtu="2kB"), "qdiscs[1]", "must not be below rate"),
+    (leaf("prio", bands=1), "qdiscs[1].bands", "from 2 to 16"),
+    (leaf("prio", priomap=[0] * 15), "qdiscs[1].priomap", "write 16 bands"),
+    (leaf("prio", priomap=[3] * 16), "qdiscs[1]", "3 bands count from 0 to 2"),
+    (leaf("fq", quantum="0B"), "qdiscs[1].quantum", "from 1B to 1048576B"),
+    (leaf("fq", buckets=1000), "qdiscs[1].buckets", "a power of two"),
+    (leaf("fq", maxrate="40gbit"), "qdiscs[1].maxrate", "below 34.3gbit"),
+    (leaf("fq", refill_delay="100ns"), "qdiscs[1].refill_delay", "whole microseconds"),
+    (leaf("fq", weights=[1, 2]), "qdiscs[1].weights[0]", "from 16384 to"),
+    (leaf("fq", priomap=[3] * 16), "qdiscs[1].priomap", "bands 0, 1 and 2"),
+    (leaf("fq_codel", target="2200s"), "qdiscs[1].target", "below 2199s"),
+    (leaf("fq_codel", flows=0), "qdiscs[1].flows", "from 1 to 65536"),
+    (leaf("fq_codel", quantum="255B"), "qdiscs[1].quantum", "from 256B to"),
+    (leaf("fq_codel", ce_threshold_selector="3"), "qdiscs[1].ce_threshold_selector", "VALUE/MASK"),
+    (leaf("cake", diffserv="diffserv5"), "qdiscs[1].diffserv", "allowed: diffserv3"),
+    (leaf("cake", overhead=257), "qdiscs[1].overhead", "from -64 to 256"),
+    (leaf("plug", limit=5000), "qdiscs[1].limit", "a size with its unit"),
+    (tree([ROOT, {**NAMED, "parent": "1:1"}, {**NAMED, "parent": "5:2"}]), "qdiscs[2].parent", "a place below a prio"),
+    (tree([ROOT, {**NAMED, "parent": "5:1"}]), "qdiscs[1].parent", "a place below a prio"),
+    (tree([BANDS, {**NAMED, "parent": "1:4"}], ()), "qdiscs[1].parent", "a place below a prio"),
     (netem(delay=50), "qdiscs[1].delay", "with its unit, such as 50ms"),
     (netem(delay="50"), "qdiscs[1].delay", "with its unit"),
     (netem(delay="-5ms"), "qdiscs[1].delay", "0 or more"),
@@ -141,7 +162,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (filter_(handle=1), "filters[0].handle", "leave the handle out"),
     (filter_(flowid=None), "filters[0]", "needs a flowid"),
     (filter_(flowid="1:9"), "filters[0].flowid", "a class of this tree"),
-    (filter_(parent="1:1"), "filters[0].parent", "a class that has children"),
+    (filter_(parent="1:1"), "filters[0].parent", "a class with children"),
     (filter_(kind="fw"), "filters[0].match", "unknown key"),
     (tree(filters=[{"parent": "1:", "prio": 1, "kind": "fw", "flowid": "1:1"}]), "filters[0].handle", "the mark"),
     (filter_(match=[]), "filters[0]", "needs a match"),

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.integration.uml import pytest_inside
 
 CHOSEN = ["-q", "--deselect", "tests/integration/test_tc.py::test_nothing_of_the_first_is_left_after_the_second"]
+FILES = [["test_tc.py", "uml_tc_netem.py"], ["uml_tc_queues.py"]]
 
 
-def test_tc_under_uml(tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", FILES, ids=" ".join)
+def test_tc_under_uml(tmp_path: Path, files: list[str]) -> None:
     """What fails in there is shown as it was printed in there."""
-    outcome = pytest_inside([*CHOSEN, "tests/integration/test_tc.py", "tests/integration/uml_tc_netem.py"], tmp_path)
+    outcome = pytest_inside([*CHOSEN, *(f"tests/integration/{file}" for file in files)], tmp_path)
     assert outcome.code == 0, outcome.output

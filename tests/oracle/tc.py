@@ -14,6 +14,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tests.oracle import queues
+
 Tree = Mapping[str, Sequence[Mapping[str, Any]]]
 NOTHING: Tree = {"qdiscs": [], "classes": [], "filters": []}
 
@@ -42,7 +44,12 @@ def commands(device: str, tree: Tree) -> list[str]:
 def _qdisc(device: str, entry: Mapping[str, Any]) -> str:
     place = "root" if entry["parent"] == "root" else f"parent {entry['parent']}"
     handle = f" handle {entry['handle']}" if "handle" in entry else ""
-    words = netem_words(entry) if entry["kind"] == "netem" else _words(entry, {"parent", "handle"})
+    if entry["kind"] == "netem":
+        words = netem_words(entry)
+    elif entry["kind"] in queues.KINDS:
+        words = queues.words(entry, _size)
+    else:
+        words = _words(entry, {"parent", "handle"})
     return f"qdisc add dev {device} {place}{handle} {words}"
 
 
@@ -198,6 +205,7 @@ def state(ifindex: int) -> list[tuple[Any, ...]]:
     chosen += [
         (role, kind, _chosen(handle), _chosen(parent), options)
         for role, kind, handle, parent, _info, options in classes
+        if kind not in ("netem", "tbf", "prio")  # these come with their qdisc
     ]
     return sorted(chosen, key=repr) + sorted(by_place.items())
 
@@ -218,7 +226,7 @@ def _entry(role: str, body: bytes) -> tuple[str, str, int, int, int, tuple[tuple
     data = found.get(OPTIONS, b"")
     options: dict[int, bytes] = {}
     if data:
-        fixed = 24 if kind == "netem" else len(data) if kind in ("pfifo", "bfifo") else 0
+        fixed = 24 if kind == "netem" else len(data) if kind in ("pfifo", "bfifo", "prio") else 0
         options = {0: data[:fixed], **attributes(data[fixed:])}
         for volatile in VOLATILE.get((role, kind), ()):
             options.pop(volatile, None)

@@ -17,6 +17,7 @@ from ..memory import Memory
 from ..netlink import RTM_GETQDISC, Socket, queue_of, tc_header, tc_message
 from . import observe
 from .apply import apply
+from .kinds.table import lookup
 from .model import BOTH, ROOT, Filter, Qdisc, Raw, Tree, handle_text, parent_text, protocol_text
 from .observe import Dump
 from .plan import plan
@@ -63,18 +64,20 @@ class TcDomain:
         return plan(self._device, current, self._settled(desired))
 
     def _settled(self, desired: Tree) -> Tree:
-        """The wanted tree with the limits that the kernel gives fifos for this interface."""
-        if not any(qdisc.kind in ("pfifo", "bfifo") and qdisc.options.limit is None for qdisc in desired.qdiscs):
+        """The wanted tree with the values that the kernel takes from this interface, such as the limits of fifos."""
+        kinds = {kind: lookup("qdisc", kind) for kind in {qdisc.kind for qdisc in desired.qdiscs}}
+        settle = {name: kind.settle for name, kind in kinds.items() if kind}
+        if not any(settle.values()):
             return desired
-        from .kinds.plain import Fifo, settle_fifo
+        of_interface = queue_of(self._rtnetlink, self._device.index)
 
-        length, packet = queue_of(self._rtnetlink, self._device.index)
-        return desired._replace(
-            qdiscs=tuple(
-                qdisc._replace(options=settle_fifo(qdisc.kind, length, packet)) if qdisc.options == Fifo() else qdisc
-                for qdisc in desired.qdiscs
-            )
-        )
+        def settled(qdisc: Qdisc) -> Qdisc:
+            fill = settle.get(qdisc.kind)
+            if fill is None or isinstance(qdisc.options, Raw):
+                return qdisc
+            return qdisc._replace(options=fill(qdisc.options, *of_interface))
+
+        return desired._replace(qdiscs=tuple(map(settled, desired.qdiscs)))
 
     def apply(self, steps: Sequence[Step]) -> None:
         known = self._written()

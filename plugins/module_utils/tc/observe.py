@@ -41,6 +41,8 @@ TCA_KIND, TCA_OPTIONS, TCA_STATS2, TCA_CHAIN = 1, 2, 7, 11
 TCA_STATS_QUEUE = 3  # gnet_stats_queue: packets, backlog in bytes, drops, requeues, overlimits
 MAKE_CLASSES = ("htb", "hfsc", "drr", "qfq", "cbq")  # the classes of other kinds come and go with their qdisc
 
+ONE_BELOW = ("netem", "tbf")  # whatever minor number a request named, the queue below is their only one
+
 
 class Dump(NamedTuple):
     """What the kernel answered, byte for byte: decodes into a Tree, now or after a restart of this program."""
@@ -111,6 +113,11 @@ def decode(dump: Dump) -> Tree:
     qdiscs = tuple(
         Qdisc(kind, handle, parent, _options("qdisc", kind, data))
         for kind, handle, parent, _info, data in map(_split, dump.qdiscs)
+    )
+    single = {qdisc.handle for qdisc in qdiscs if qdisc.kind in ONE_BELOW}
+    qdiscs = tuple(
+        qdisc._replace(parent=major | 1) if (major := qdisc.parent & 0xFFFF0000) in single else qdisc
+        for qdisc in qdiscs
     )
     classes = tuple(
         Class(kind, handle, parent, _options("class", kind, data))

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..converge import Step
-from . import filters
+from . import filters, queues
 from .apply import Drain
-from .model import INGRESS, ROOT, Class, Qdisc, Tree, handle_text, side
-from .steps import ADD, CHANGE, REPLACE, Device, class_step, codec, qdisc_step, same
+from .model import INGRESS, ROOT, Class, Tree, handle_text
+from .queues import QUEUE_LOST
+from .steps import ADD, CHANGE, Device, class_step, codec, qdisc_step, same
 
-QUEUE_LOST = "disruptive: packets that wait in the queue are lost"
 INGRESS_LOST = "disruptive: arriving packets pass its filters by until the new ones stand"
 TREE_LOST = "disruptive: packets that wait in the tree are lost, and some pass unimpaired until the new one stands"
 
@@ -31,10 +31,11 @@ def plan(device: Device, current: Tree, desired: Tree, drain_within: float = 5.0
     if not desired.ingress or _other_ingress(current, desired):
         current = current.only(frozenset({ROOT}))
     steps += _classes(device, current, desired)
-    leaves = list(_leaves(device, current, desired))
+    leaves, gone = queues.plan(device, current, desired)
     later = _childless(current, desired)
     steps += (step for parent, step in leaves if parent not in later)
-    steps += filters.plan(device, current.filters, desired.filters)
+    standing = [entry for entry in current.filters if entry.parent not in gone]
+    steps += filters.plan(device, standing, desired.filters)
     steps += _retired_classes(device, current, desired, drain_within)
     steps += _become_leaves(device, current, desired, later)
     steps += (step._replace(retire=True) for parent, step in leaves if parent in later)
@@ -66,7 +67,7 @@ def _roots(device: Device, current: Tree, desired: Tree) -> Iterator[Step]:
         yield qdisc_step(device, "del", found, caution=TREE_LOST)
         yield qdisc_step(device, "add", wanted, ADD)
     elif wanted and found and not same("qdisc", wanted, found):
-        yield qdisc_step(device, "change", wanted._replace(handle=found.handle), CHANGE)
+        yield qdisc_step(device, "change", wanted._replace(handle=found.handle), CHANGE, known=found)
 
 
 def _ingress(device: Device, current: Tree, desired: Tree) -> Iterator[Step]:
@@ -141,39 +142,6 @@ class _Settled:
         if entry.handle in self._inner:
             return htb.inner_matters(entry.options)
         return htb.leaf_matters(entry.options, self._quantum[entry.handle & 0xFFFF0000])
-
-
-def _leaves(device: Device, current: Tree, desired: Tree) -> Iterator[tuple[int, Step]]:
-    """(parent, step) for each queue below a class."""
-    found, wanted = _queues_by_parent(current), _queues_by_parent(desired)
-    for moved in _in_the_way(found, wanted):
-        yield moved.parent, qdisc_step(device, "del", moved, caution=QUEUE_LOST)
-        del found[moved.parent]
-    for parent, qdisc in wanted.items():
-        known = found.get(parent)
-        if known is None:
-            yield parent, qdisc_step(device, "add", qdisc, ADD)
-        elif known.kind != qdisc.kind or qdisc.handle not in (0, known.handle):
-            yield parent, qdisc_step(device, "replace", qdisc, REPLACE, caution=QUEUE_LOST)
-        elif not same("qdisc", qdisc, known):
-            yield parent, qdisc_step(device, "change", qdisc._replace(handle=known.handle), CHANGE)
-    inner = {entry.parent for entry in desired.classes}  # a class that gets children loses its leaf by itself
-    staying = {entry.handle for entry in desired.classes} - inner
-    queues = {(qdisc.kind, qdisc.handle) for qdisc in found.values()}
-    above = {qdisc.handle for qdisc in wanted.values() if (qdisc.kind, qdisc.handle) in queues}
-    for parent, known in found.items():
-        if parent not in wanted and (parent in staying or parent & 0xFFFF0000 in above):
-            yield parent, qdisc_step(device, "del", known, retire=True, caution=QUEUE_LOST)
-
-
-def _queues_by_parent(tree: Tree) -> dict[int, Qdisc]:
-    return {qdisc.parent: qdisc for qdisc in tree.qdiscs if qdisc.parent != ROOT and side(qdisc.parent) == ROOT}
-
-
-def _in_the_way(found: dict[int, Qdisc], wanted: dict[int, Qdisc]) -> list[Qdisc]:
-    """Queues whose handle is wanted below another class: naming it there would graft the old queue as it is."""
-    places = {qdisc.handle: parent for parent, qdisc in wanted.items() if qdisc.handle}
-    return [qdisc for parent, qdisc in found.items() if places.get(qdisc.handle, parent) != parent]
 
 
 def _parents_first(classes: tuple[Class, ...]) -> Iterator[Class]:

@@ -57,9 +57,13 @@ def same(role: str, wanted: Qdisc | Class | Filter, found: Qdisc | Class | Filte
     return codec(role, wanted.kind).same(wanted.options, found.options)
 
 
-def payload(role: str, entry: Qdisc | Class | Filter) -> bytes:
-    """TCA_KIND and TCA_OPTIONS of an entry."""
-    data = entry.options.data if isinstance(entry.options, Raw) else codec(role, entry.kind).encode(entry.options)
+def payload(role: str, entry: Qdisc | Class | Filter, known: Qdisc | None = None) -> bytes:
+    """TCA_KIND and TCA_OPTIONS of an entry; `known` is what a change finds."""
+    if isinstance(entry.options, Raw):
+        data = entry.options.data
+    else:
+        kind = codec(role, entry.kind)
+        data = kind.change(entry.options, known.options) if kind.change and known else kind.encode(entry.options)
     return attribute(TCA_KIND, string(entry.kind)) + (attribute(TCA_OPTIONS, data) if data else b"")
 
 
@@ -71,14 +75,21 @@ def rendered(role: str, entry: Qdisc | Class | Filter) -> str:
 
 
 def qdisc_step(
-    device: Device, verb: str, qdisc: Qdisc, flags: int = 0, retire: bool = False, caution: str = ""
+    device: Device,
+    verb: str,
+    qdisc: Qdisc,
+    flags: int = 0,
+    retire: bool = False,
+    caution: str = "",
+    known: Qdisc | None = None,
 ) -> Step:
-    """A qdisc added, changed, replaced or deleted."""
+    """A qdisc added, changed (from `known`), replaced or deleted."""
     place = parent_text(qdisc.parent) if qdisc.parent != INGRESS else qdisc.kind
     if verb == "del":
         message = tc_message(RTM_DELQDISC, 0, device.index, qdisc.handle, qdisc.parent)
         return Step(f"tc qdisc del dev {device.name} {place}", message, retire, caution)
-    message = tc_message(RTM_NEWQDISC, flags, device.index, qdisc.handle, qdisc.parent, 0, payload("qdisc", qdisc))
+    body = payload("qdisc", qdisc, known)
+    message = tc_message(RTM_NEWQDISC, flags, device.index, qdisc.handle, qdisc.parent, 0, body)
     words = ""
     if qdisc.parent != INGRESS:  # whose kind says where it stands, and which has one handle
         words = f" handle {handle_text(qdisc.handle)}" if qdisc.handle else ""

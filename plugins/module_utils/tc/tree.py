@@ -29,6 +29,8 @@ from .model import (
     parse_handle,
     side,
 )
+from .observe import ONE_BELOW
+from .queues import places_below
 
 _HANDLE = schema.leaf(parse_handle)
 _FILTER_PARENT = schema.leaf(lambda value: EGRESS_FILTERS if value == "egress" else parse_handle(value))
@@ -43,7 +45,7 @@ def build(qdiscs: Sequence[object], classes: Sequence[object], filters: Sequence
         tuple(_class(entry, f"classes[{index}]") for index, entry in enumerate(classes)),
         tuple(_filter(entry, f"filters[{index}]") for index, entry in enumerate(filters)),
     )
-    tree = _settle_ingress(tree)
+    tree = _settle_parents(_settle_ingress(tree))
     _check_handles(tree)
     _check_shape(tree)
     _check_filters(tree)
@@ -121,6 +123,18 @@ def _settle_ingress(tree: Tree) -> Tree:
     return tree._replace(filters=tuple(filters))
 
 
+def _settle_parents(tree: Tree) -> Tree:
+    """`10:` and `10:1` both name the place below a netem or tbf 10:."""
+    single = {qdisc.handle for qdisc in tree.qdiscs if qdisc.handle and qdisc.kind in ONE_BELOW}
+    if not single:
+        return tree
+    return tree._replace(
+        qdiscs=tuple(
+            qdisc._replace(parent=qdisc.parent | 1) if qdisc.parent in single else qdisc for qdisc in tree.qdiscs
+        )
+    )
+
+
 def _check_tops(tree: Tree) -> None:
     """One root and one ingress at most, and one of both; what has classes or queues has a root."""
     for parent, name in ((ROOT, "root"), (INGRESS, "ingress")):
@@ -147,13 +161,22 @@ def _check_handles(tree: Tree) -> None:
             allowed = "write the qdisc or a class of the same major number in this tree"
             raise InvalidInput(f"{path}.parent", handle_text(entry.parent), allowed)
         seen.add(entry.handle)
+    _check_queues(tree, handles)
+    _check_loops(tree)
+
+
+def _check_queues(tree: Tree, handles: set[int]) -> None:
+    """Every queue has a place of its own, and a way from there up to the root."""
+    above = {place: qdisc for qdisc in tree.qdiscs if qdisc.handle for place in places_below(qdisc)}
     parents: set[int] = set()
     for index, qdisc in enumerate(tree.qdiscs):
-        if qdisc.parent in parents or qdisc.parent not in handles | BOTH:
-            allowed = "write root or a class of this tree, each once"
+        at, steps = qdisc.parent, 0
+        while at in above and steps < len(above):
+            at, steps = above[at].parent, steps + 1
+        if qdisc.parent in parents or at not in handles | BOTH:
+            allowed = "write root, a class of this tree, or a place below a prio, netem or tbf of this tree, each once"
             raise InvalidInput(f"qdiscs[{index}].parent", handle_text(qdisc.parent), allowed)
         parents.add(qdisc.parent)
-    _check_loops(tree)
 
 
 def _check_shape(tree: Tree) -> None:
@@ -196,8 +219,10 @@ def _check_loops(tree: Tree) -> None:
 
 
 def _check_filters(tree: Tree) -> None:
-    handles = {entry.handle for entry in tree.classes}
+    bands = [qdisc for qdisc in tree.qdiscs if qdisc.kind == "prio" and qdisc.handle]
+    targets = {entry.handle for entry in tree.classes}.union(*map(places_below, bands))
     places = {entry.parent for entry in tree.classes}  # the kernel looks at the filters of no other class
+    places |= {qdisc.handle for qdisc in bands}
     if tree.ingress:
         places |= {INGRESS_FILTERS} if tree.ingress.kind == "ingress" else {INGRESS_FILTERS, EGRESS_FILTERS}
     kinds: dict[tuple[int, int], tuple[str, int]] = {}
@@ -205,10 +230,11 @@ def _check_filters(tree: Tree) -> None:
     for index, entry in enumerate(tree.filters):
         path = f"filters[{index}]"
         if entry.parent not in places:
-            allowed = "write the root qdisc, a class that has children, or ingress where the tree has such a qdisc"
+            allowed = "write a qdisc with classes, a class with children, or ingress where the tree has such a qdisc"
             raise InvalidInput(f"{path}.parent", handle_text(entry.parent), allowed)
-        if side(entry.parent) == ROOT and entry.options.target not in handles:  # at ingress there are no classes
-            raise InvalidInput(f"{path}.flowid", handle_text(entry.options.target), "write a class of this tree")
+        if side(entry.parent) == ROOT and entry.options.target not in targets:  # at ingress there are no classes
+            allowed = "write a class of this tree, or a band of its prio"
+            raise InvalidInput(f"{path}.flowid", handle_text(entry.options.target), allowed)
         place = (entry.parent, entry.priority)
         if kinds.setdefault(place, (entry.kind, entry.protocol)) != (entry.kind, entry.protocol):
             raise InvalidInput(

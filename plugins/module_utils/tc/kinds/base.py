@@ -19,12 +19,19 @@ def _always(_old: Any, _new: Any) -> str:
     return ""
 
 
+def _nothing_below(_options: Any) -> int:
+    return 0
+
+
 class Kind(NamedTuple):
     """One kind of qdisc, class or filter.
 
     `build` makes options of parsed parameters (ValueError: a contradiction between them); `encode` and `decode`
     are the value of TCA_OPTIONS; `render` gives tc's words; `same` compares wanted with observed options;
-    `unchangeable` names what a change message cannot do, "" when it can do everything.
+    `unchangeable` names what a change message cannot do, "" when it can do everything. Where they are given:
+    `change` is the value of TCA_OPTIONS of a change from (wanted, found), `settle` fills in (options, queue length in
+    packets, bytes of the longest packet with its link header) what the kernel takes from the interface.
+    `slots` is how many queues can stand below a qdisc, at its minors 1, 2, …
     """
 
     name: str
@@ -35,6 +42,9 @@ class Kind(NamedTuple):
     render: Callable[[Any], str]
     same: Callable[[Any, Any], bool] = _equal
     unchangeable: Callable[[Any, Any], str] = _always
+    change: Callable[[Any, Any], bytes] | None = None
+    settle: Callable[[Any, int, int], Any] | None = None
+    slots: Callable[[Any], int] = _nothing_below
 
 
 def words(**values: str | int | None) -> str:

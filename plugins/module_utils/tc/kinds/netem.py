@@ -363,4 +363,5 @@ NETEM = Kind(
     decode,
     render,
     same,
+    slots=lambda _options: 1,
 )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ... import units
@@ -46,13 +47,15 @@ def _same_fifo(desired: Fifo, observed: Fifo) -> bool:
     return desired.limit is None or desired == observed
 
 
-def settle_fifo(kind: str, queue_length: int, packet: int) -> Fifo:
-    """The limit that the kernel gives a fifo whose request names none (net/sched/sch_fifo.c, fifo_init).
+def _settle_fifo(unit: str) -> Callable[[Fifo, int, int], Fifo]:
+    """The limit that the kernel gives a fifo whose request names none (net/sched/sch_fifo.c, fifo_init)."""
 
-    queue_length: the device's, in packets; packet: bytes of the longest packet with its link header.
-    """
-    packets = queue_length or 1
-    return Fifo(packets if kind == "pfifo" else packets * packet)
+    def settle(options: Fifo, queue_length: int, packet: int) -> Fifo:
+        if options.limit is not None:
+            return options
+        return Fifo((queue_length or 1) * (packet if unit else 1))
+
+    return settle
 
 
 def _build_tbf(
@@ -125,11 +128,20 @@ def _render_tbf(options: Tbf) -> str:
     )
 
 
-def _fifo(name: str, unit: str, limit: object) -> Kind:
+def _fifo(name: str, unit: str, limit: Callable[[object], int]) -> Kind:
     def render(options: Fifo) -> str:
         return "" if options.limit is None else f"limit {options.limit}{unit}"
 
-    return Kind(name, {"limit": leaf(limit)}, Fifo, _encode_fifo, _decode_fifo, render, _same_fifo)  # type: ignore[arg-type]
+    return Kind(
+        name,
+        {"limit": leaf(limit)},
+        Fifo,
+        _encode_fifo,
+        _decode_fifo,
+        render,
+        _same_fifo,
+        settle=_settle_fifo(unit),
+    )
 
 
 PFIFO = _fifo("pfifo", "", units.parse_integer)
@@ -149,4 +161,5 @@ TBF = Kind(
     _decode_tbf,
     _render_tbf,
     _same_tbf,
+    slots=lambda _options: 1,
 )

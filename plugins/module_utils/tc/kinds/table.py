@@ -41,6 +41,30 @@ def _ingress(name: str) -> Kind:
     return {"ingress": ingress.INGRESS, "clsact": ingress.CLSACT}[name]
 
 
+def _prio(name: str) -> Kind:
+    from . import prio
+
+    return {"prio": prio.PRIO_KIND, "plug": prio.PLUG_KIND}[name]
+
+
+def _fq(_name: str) -> Kind:
+    from . import fq
+
+    return fq.FQ_KIND
+
+
+def _fq_codel(_name: str) -> Kind:
+    from . import fq_codel
+
+    return fq_codel.FQ_CODEL_KIND
+
+
+def _cake(_name: str) -> Kind:
+    from . import cake
+
+    return cake.CAKE_KIND
+
+
 def _fw(_name: str) -> Kind:
     from . import fw
 
@@ -60,6 +84,11 @@ _TABLE: dict[str, dict[str, Callable[[str], Kind]]] = {
         "tbf": _fifo_tbf,
         "pfifo": _fifo_tbf,
         "bfifo": _fifo_tbf,
+        "prio": _prio,
+        "fq": _fq,
+        "fq_codel": _fq_codel,
+        "cake": _cake,
+        "plug": _prio,
         "ingress": _ingress,
         "clsact": _ingress,
     },
