@@ -98,11 +98,13 @@ def dump(node: Node) -> str:
     return re.sub(r"^#.*\n|valid_lft.*|installed \d+ sec.*|\[\d+:\d+\]", "", text, flags=re.MULTILINE)
 
 
-def trees(node: Node, names: Sequence[str] = (*PORTS, ALONE)) -> str:
-    """tc's view of all trees, priorities in their order only: they tell how we came here, not what stands."""
+def trees(node: Node, names: Sequence[str] = ()) -> str:
+    """tc's view of all trees, without the numbers that the kernel gave: they tell how we came here, not what stands."""
+    names = names or sorted(os.listdir("/sys/class/net"))
     shown = node.shell(*(f"tc qdisc show dev {name}; tc class show dev {name}" for name in names))
     filters = node.shell(*(f"tc filter show dev {name}" for name in names))
     filters = re.sub(r"pref \d+|fh \S+|ht \S+|ref \d+ bind \d+", "", filters)
+    shown = re.sub(r"\b8[0-9a-f]{3}: (parent|dev)|leaf 8[0-9a-f]{3}:", r"\1", shown)
     return "\n".join(" ".join(line.split()) for line in [*sorted(shown.splitlines()), *filters.splitlines()])
 
 
@@ -385,15 +387,16 @@ RATES = st.sampled_from(["8kbit", "128kbit", "1mbit", "1.5mbit", "10mbit", "1gbi
 TIMES = st.sampled_from(["0", "1us", "5ms", "50ms", "1.5s"])
 PERCENTS = st.sampled_from(["0%", "0.1%", "1%", "33.3%", "100%"])
 ASKED = st.fixed_dictionaries(
-    {},
+    {"rate": RATES},
     optional={
-        "rate": RATES,
         "delay": TIMES,
         "loss": PERCENTS | st.just({"gemodel": {"p": "1%", "r": "10%"}}) | st.just({"state": {"p13": "1%"}}),
         "corrupt": PERCENTS,
         "drop": st.builds(dict, every=st.integers(1, 50)),
         "priority": st.integers(0, 7),
-        "limit": st.integers(1, 5000),
+        "queue": st.sampled_from(["5p", "64kB", "1MiB"]),
+        "overhead": st.sampled_from(["0", "24B"]),
+        "linklayer": st.sampled_from(["ethernet", "atm"]),
         "keep_order": st.booleans(),
         "down": st.booleans(),
         "enabled": st.booleans(),
@@ -412,18 +415,23 @@ MATCHES = st.fixed_dictionaries(
 )
 
 
+DIRECTIONS = ["egress", "ingress", "both"]
+
+
 @st.composite
 def interfaces(draw: st.DrawFn) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in draw(st.lists(st.sampled_from((*PORTS, ALONE)), unique=True)):
         names = draw(st.lists(st.sampled_from("abcdef"), unique=True, max_size=4))
         if not names:
-            found.append({"name": name, **draw(ASKED)})
+            found.append({"name": name, "direction": draw(st.sampled_from(DIRECTIONS)), **draw(ASKED)})
             continue
-        entries = [{"name": entry, "match": draw(MATCHES), **draw(ASKED)} for entry in names]
+        entries: list[dict[str, Any]] = [{"name": entry, "match": draw(MATCHES), **draw(ASKED)} for entry in names]
         if draw(st.booleans()):
             del entries[-1]["match"]
-        found.append({"name": name, "classes": entries})
+        arriving = not any("in_interface" in entry.get("match", {}) for entry in entries)
+        direction = draw(st.sampled_from(DIRECTIONS)) if arriving else "egress"
+        found.append({"name": name, "direction": direction, "classes": entries})
     return found
 
 

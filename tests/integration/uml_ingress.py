@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -18,11 +19,24 @@ from plugins.module_utils import netlink
 from plugins.module_utils.capabilities import load
 from plugins.module_utils.errors import ForeignState, InvalidInput
 from plugins.module_utils.impairment import engine
-from tests.integration.wire import ETHERTYPE, FAR, FULL, NEAR, OTHER_SOURCE, SOURCE, Wire, numbers, sh
+from tests.integration.wire import (
+    AT_ONCE,
+    ETHERTYPE,
+    FAR,
+    FULL,
+    NEAR,
+    OTHER_SOURCE,
+    SLOW,
+    SOURCE,
+    Wire,
+    fill,
+    numbers,
+    sh,
+)
 
 PORT, BEYOND = "eth1", "beyond"  # another interface, for a bridge
 BEFORE = Path("/run/impair.testbed/before")
-SLOW = {"rate": "1mbit", "burst": "1600B"}  # lets two full packets through at once
+DELAY = "200ms"
 
 
 @pytest.fixture(scope="module")
@@ -71,23 +85,29 @@ def apply(*asked: dict[str, Any], management: Any = ()) -> list[str]:
 def took(wire: Wire, at: str) -> float:
     """Seconds that a packet takes from this end to the other one, as this clock goes."""
     sent = time.time()
-    (arrival,) = wire.burst(1, at=at)
+    (arrival,) = wire.burst(1, at=at, quiet=0.4)
     return arrival.at - sent
 
 
+def delays(wire: Wire) -> tuple[bool, bool]:
+    """Whether what arrives, and what leaves, is delayed. Never by more: halts of this kernel aside."""
+    found = took(wire, FAR), took(wire, NEAR)
+    assert all(each < 0.15 or 0.2 <= each < 0.35 for each in found), found
+    return found[0] >= 0.2, found[1] >= 0.2
+
+
 def test_what_arrives_is_delayed_and_what_leaves_is_not(wire: Wire) -> None:
-    apply({"direction": "ingress", "delay": "80ms"})
-    assert 0.08 <= took(wire, FAR) < 0.14
-    assert took(wire, NEAR) < 0.05
+    apply({"direction": "ingress", "delay": DELAY})
+    assert delays(wire) == (True, False)
 
 
 def test_both_directions_and_each_its_own(wire: Wire) -> None:
-    apply({"direction": "both", "delay": "80ms"})
-    assert 0.08 <= took(wire, FAR) < 0.14 and 0.08 <= took(wire, NEAR) < 0.14
-    apply({"direction": "ingress", "delay": "80ms"}, {"delay": "160ms"})
-    assert 0.08 <= took(wire, FAR) < 0.14 and 0.16 <= took(wire, NEAR) < 0.22
-    apply({"delay": "80ms"})
-    assert took(wire, FAR) < 0.05 and 0.08 <= took(wire, NEAR) < 0.14
+    apply({"direction": "both", "delay": DELAY})
+    assert delays(wire) == (True, True)
+    apply({"direction": "ingress", "delay": DELAY}, {"loss": "0.1%"})
+    assert delays(wire) == (True, False)
+    apply({"delay": DELAY})
+    assert delays(wire) == (False, True)
     assert "clsact" not in remains() and "ifb" not in sh("ip -d link show")
 
 
@@ -100,10 +120,9 @@ def test_every_nth_packet_of_each_direction(wire: Wire) -> None:
 
 
 def test_a_rate_and_its_buffer_on_arrival(wire: Wire) -> None:
-    apply({"direction": "ingress", **SLOW, "queue": "15140B"})
-    came = wire.burst(200, at=FAR)
-    assert numbers(came) == list(range(12))
-    assert (came[-1].at - came[2].at) / 9 == pytest.approx(FULL * 8e-6, rel=0.1)
+    apply({"direction": "ingress", **SLOW[FULL], "queue": "15140B"})
+    (ifb,) = re.findall(r"dev (imp\S+) root", sh("tc qdisc show"))
+    assert fill(wire, ifb, at=FAR) == list(range(AT_ONCE[FULL] + 10))
 
 
 def test_classes_and_management_on_arrival(wire: Wire) -> None:
@@ -121,12 +140,12 @@ def test_classes_and_management_on_arrival(wire: Wire) -> None:
 def test_a_port_of_a_bridge(wire: Wire) -> None:
     sh("ip link add br0 type bridge; ip link set br0 up", *(f"ip link set {name} master br0" for name in (NEAR, PORT)))
     try:
-        apply({"direction": "ingress", "delay": "80ms", "drop": {"every": 5}})
+        apply({"direction": "ingress", "delay": DELAY, "drop": {"every": 5}})
         sent = time.time()
         wire.send(10, at=FAR)
-        came = wire.receive(BEYOND)
+        came = wire.receive(BEYOND, quiet=0.4)
         assert numbers(came) == [0, 1, 2, 3, 5, 6, 7, 8]
-        assert 0.08 <= came[0].at - sent < 0.15
+        assert came[0].at - sent >= 0.2
         wire.send(10, at=BEYOND)
         assert len(wire.receive(FAR)) == 10
     finally:
@@ -149,7 +168,18 @@ def test_what_waits_goes_on_when_the_impairment_is_taken_away(wire: Wire) -> Non
     apply({"direction": "ingress", "delay": "300ms"})
     wire.send(20, at=FAR)
     engine.clear()
-    assert sorted(numbers(wire.receive(NEAR))) == list(range(20))
+    assert sorted(numbers(wire.receive(NEAR, quiet=0.4))) == list(range(20))
+
+
+def test_a_change_that_is_not_confirmed_is_taken_back(wire: Wire) -> None:
+    before = remains()
+    engine.apply([{"name": NEAR, "direction": "both", "down": True}], [], confirm_within=0.3)
+    assert wire.burst(3, at=FAR) == []
+    deadline = time.monotonic() + 20
+    while remains() != before:
+        assert time.monotonic() < deadline, remains()
+        time.sleep(0.05)
+    assert len(wire.burst(3, at=FAR)) == 3
 
 
 @pytest.mark.parametrize("kind", ["clsact", "ingress"])

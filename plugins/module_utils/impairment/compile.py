@@ -113,6 +113,9 @@ def _check_class(interface: Interface, entry: TrafficClass, node: Node) -> None:
     below = shape.waiting(asked) if asked.enabled else None
     if below and not node.can(f"qdisc.{below.kind}"):
         raise MissingCapability(f"{entry.path}.discipline", str(node.capable[f"qdisc.{below.kind}"]))
+    if below and emulated and not node.can("netem.child"):
+        key = "discipline" if asked.discipline else "queue"
+        raise MissingCapability(f"{entry.path}.{key} with {emulated[0]}", str(node.capable["netem.child"]))
     if asked.netem.duplicate.probability and asked.enabled and len(interface.classes) > 1:
         raise InvalidInput(
             f"{entry.path}.duplicate",
@@ -164,7 +167,7 @@ def _interface(
     rest: tuple[int, tuple[Action, ...]] = (shape.PASS, ())
     for entry in interface.classes:
         minor = minors[entry.name]
-        made = shape.branch(minor, entry, node.can("qdisc.netem"), node.memory)
+        made = shape.branch(minor, entry, node.can("qdisc.netem"), node.can("netem.child"), node.memory)
         classes.append(made.entry)
         qdiscs += made.queues
         actions = _actions(entry, indices, interface, node)

@@ -80,8 +80,8 @@ class Branch(NamedTuple):
     computed: list[Computed]
 
 
-def branch(minor: int, entry: TrafficClass, emulates: bool, memory: int) -> Branch:
-    """`emulates`: the kernel has netem; `memory`: the node's, in bytes.
+def branch(minor: int, entry: TrafficClass, emulates: bool, feeds: bool, memory: int) -> Branch:
+    """`emulates`: the kernel has netem; `feeds`: and a queue may stand below it; `memory`: the node's, in bytes.
 
     What waits for the rate has a queue of its own below netem, where one is asked: netem hands it every packet whose
     delay is over (net/sched/sch_netem.c, netem_dequeue), so it holds and drops just what the rate keeps waiting.
@@ -92,7 +92,7 @@ def branch(minor: int, entry: TrafficClass, emulates: bool, memory: int) -> Bran
     limit, computed = _limit(asked, memory)
     computed += _told(asked, rate, class_.options)
     handle, below = minor << 16, waiting(asked)
-    if emulates:
+    if emulates and (feeds or not below):
         leaf = Qdisc("netem", handle, class_.handle, _leaf(asked, limit))
         child = (Qdisc(below.kind, 0, handle | 1, below.options),) if below else ()
         return Branch(class_, (leaf, *child), computed)

@@ -20,6 +20,7 @@ from ..programs import find, run
 _MISSING = {errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT, errno.ENOSYS}
 _CREATE = nl.NLM_F_CREATE | nl.NLM_F_EXCL
 _KIND, _OPTIONS, _LINKINFO, _IFNAME = 1, 2, 18, 3
+_STATS2, _STATS_QUEUE = 7, 3
 _ROOT, _INGRESS, _HANDLE = 0xFFFFFFFF, 0xFFFFFFF1, 0x10000
 _SEED = 0x1122334455667788
 _NETEM = struct.pack("=6I", 0, 1000, 0, 0, 0, 0)  # tc_netem_qopt: latency, limit, loss, gap, duplicate, jitter
@@ -107,6 +108,7 @@ def probe(kernel: nl.Socket) -> dict[str, Finding]:
     for kind, (option, payload) in QDISCS.items():
         found[f"qdisc.{kind}"] = _qdisc(kernel, index, kind, option, payload)
     found["netem.seed"] = _seed(kernel, index)
+    found["netem.child"] = _child(kernel, index, found["qdisc.netem"])
     found |= _filters(kernel, index, found["qdisc.htb"])
     found |= {f"action.{name}": _action(kernel, *row) for name, row in ACTIONS.items()}
     return found
@@ -156,6 +158,35 @@ def _seed(kernel: nl.Socket, index: int) -> Finding:
     ]
     kernel.request(nl.tc_message(nl.RTM_DELQDISC, 0, index, _HANDLE, _ROOT))
     return Finding(seeds == [struct.pack("=Q", _SEED)] or f"{option}: it is accepted and ignored")
+
+
+def _child(kernel: nl.Socket, index: int, netem: Finding) -> Finding:
+    """Whether netem counts what the queue below it holds; before, its parent forgets that something waits there.
+
+    A packet on the way to nowhere moves into the lower one of two netems, and waits there for an hour.
+    """
+    if netem.result is not True:
+        return netem
+    option = "CONFIG_NET_SCH_NETEM of Linux 6.13, or of a stable kernel of 2025 (it counts what waits below it)"
+    name = nl.attribute(_KIND, nl.string("netem"))
+    hour = nl.attribute(_OPTIONS, _NETEM + nl.attribute(10, struct.pack("=q", 3600 * 10**9)))  # TCA_NETEM_LATENCY64
+    upper = nl.tc_message(
+        nl.RTM_NEWQDISC, _CREATE, index, _HANDLE, _ROOT, payload=name + nl.attribute(_OPTIONS, _NETEM)
+    )
+    lower = nl.tc_message(nl.RTM_NEWQDISC, _CREATE, index, 2 * _HANDLE, _HANDLE | 1, payload=name + hour)
+    finding = _try(kernel, option, [nl.link_message(nl.RTM_NEWLINK, 0, index, up=True), upper, lower])
+    if finding.result is not True:
+        return finding
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind((socket.if_indextoname(index), 0))
+        sender.send(bytes(60))
+    waiting = [
+        nl.integer(nl.attributes(nl.attributes(body, nl.TCMSG.size)[_STATS2])[_STATS_QUEUE][:4])
+        for body in kernel.dump(nl.tc_message(nl.RTM_GETQDISC, 0, index, 0, 0))
+        if nl.tc_header(body).handle == _HANDLE and nl.tc_header(body).ifindex == index
+    ]
+    kernel.request(nl.tc_message(nl.RTM_DELQDISC, 0, index, _HANDLE, _ROOT))
+    return Finding(waiting == [1] or f"{option}: it does not")
 
 
 def _filters(kernel: nl.Socket, index: int, htb: Finding) -> dict[str, Finding]:

@@ -21,6 +21,7 @@ EVERYTHING: dict[str, bool | str] = {
     **{f"filter.{name}": True for name in traffic.FILTERS},
     **{f"action.{name}": True for name in traffic.ACTIONS},
     "netem.seed": True,
+    "netem.child": True,
 }
 
 
@@ -59,3 +60,11 @@ def test_a_queue_is_the_leaf_itself_without_netem() -> None:
     assert queues() == ["htb", "pfifo"]
     assert queues(queue="64kB") == ["htb", "bfifo"]
     assert [qdisc.kind for qdisc in compiled({}, queue="64kB").trees["eth0"].qdiscs] == ["htb", "netem", "bfifo"]
+
+
+def test_a_kernel_whose_netem_forgets_what_waits_below_it() -> None:
+    old = {"netem.child": "CONFIG_X"}
+    assert [qdisc.kind for qdisc in compiled(old, rate="1mbit", queue="64kB").trees["eth0"].qdiscs] == ["htb", "bfifo"]
+    assert [qdisc.kind for qdisc in compiled(old, delay="1ms").trees["eth0"].qdiscs] == ["htb", "netem"]
+    with pytest.raises(MissingCapability, match=r"\[0\]\.queue with delay needs CONFIG_X,"):
+        compiled(old, delay="1ms", queue="64kB")
