@@ -57,6 +57,10 @@ def test_clear_leaves_no_link_and_no_ingress(place: Netns) -> None:
 
 NEEDS = [
     ("qdisc.netem", {"delay": "1ms"}, "delay", "CONFIG_NET_SCH_NETEM"),
+    ("qdisc.fq_codel", {"discipline": "fq_codel"}, "discipline", "CONFIG_NET_SCH_FQ_CODEL"),
+    ("qdisc.fq", {"discipline": "fq"}, "discipline", "CONFIG_NET_SCH_FQ"),
+    ("qdisc.cake", {"discipline": "cake"}, "discipline", "CONFIG_NET_SCH_CAKE"),
+    ("qdisc.plug", {"discipline": "plug"}, "discipline", "CONFIG_NET_SCH_PLUG"),
     ("action.gact_determ", {"direction": "ingress", "drop": {"every": 5}}, "drop", "CONFIG_GACT_PROB"),
 ]
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import socket
 import statistics
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from plugins.module_utils.capabilities import load
 from plugins.module_utils.impairment import engine
-from tests.integration.wire import AT_ONCE, FAR, FULL, NEAR, SLOW, Wire, fill, sh
+from tests.integration.wire import AT_ONCE, FAR, FULL, NEAR, SLOW, Wire, fill, numbers, sh
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,48 @@ def test_a_buffer_holds_what_is_asked_and_drops_the_rest(
 ) -> None:
     apply(**SLOW[size], **asked)
     assert fill(wire, NEAR, size) == list(range(AT_ONCE[size] + fits))
+
+
+DISCIPLINES: list[tuple[Any, int, int]] = [
+    ({"kind": "tbf", "rate": "1gbit", "burst": "10kB", "limit": "15140B"}, 10, 10),
+    ({"kind": "fq", "flow_limit": 12}, 12, 12),
+    (
+        {"kind": "fq_codel", "limit": 20, "target": "10s", "interval": "20s"},
+        1,
+        20,
+    ),  # it drops a flow's first ones, many
+    ("cake", 100, 198),
+    ({"kind": "cake", "memlimit": "64kB"}, 5, 60),
+]
+
+
+@pytest.mark.parametrize(("discipline", "least", "most"), DISCIPLINES, ids=str)
+def test_a_discipline_holds_what_waits(wire: Wire, discipline: Any, least: int, most: int) -> None:
+    apply(**SLOW[FULL], discipline=discipline)
+    kind = discipline if isinstance(discipline, str) else discipline["kind"]
+    assert f"qdisc {kind} " in tc()
+    came = fill(wire, NEAR)
+    assert came[:2] == [0, 1] and sorted(came) == came
+    assert AT_ONCE[FULL] + least <= len(came) <= AT_ONCE[FULL] + most
+
+
+def release_plug() -> None:
+    """As `nl-qdisc-add --update plug --release-indefinite` does (linux/pkt_sched.h, tc_plug_qopt)."""
+    (handle,) = re.findall(r"qdisc plug (\S+):", tc())
+    (parent,) = re.findall(r"qdisc plug \S+ parent (\S+):1 ", tc())
+    body = struct.pack("=BxxxiIII", 0, socket.if_nametoindex(NEAR), int(handle, 16) << 16, int(parent, 16) << 16 | 1, 0)
+    body += struct.pack("=HH", 9, 1) + b"plug\0\0\0\0" + struct.pack("=HHiI", 12, 2, 2, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as rtnetlink:
+        rtnetlink.send(struct.pack("=IHHII", 16 + len(body), 36, 0x5, 1, 0) + body)  # RTM_NEWQDISC, acknowledged
+        assert struct.unpack_from("=i", rtnetlink.recv(4096), 16) == (0,)
+
+
+def test_a_plug_holds_everything_until_it_is_released(wire: Wire) -> None:
+    apply(discipline={"kind": "plug", "limit": "15140B"})
+    assert wire.burst(30) == []
+    release_plug()
+    assert numbers(wire.receive()) == list(range(10))
+    assert len(wire.burst(5)) == 5
 
 
 def test_a_full_buffer_adds_the_asked_time(wire: Wire) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..converge import Step, Target
-from ..links import LinksDomain
-from ..netlink import RTM_GETQDISC, TCMSG, Socket, attributes, integer, tc_header, tc_message
+from ..links import QUEUE_LENGTH, LinksDomain
+from ..netlink import RTM_GETQDISC, TCMSG, NetlinkError, Socket, attributes, integer, tc_header, tc_message
 from ..tc.apply import POLL, apply
 from ..tc.domain import TcDomain
 from ..tc.model import ROOT, Tree
 from ..tc.observe import TCA_STATS2, TCA_STATS_QUEUE
 from ..tc.redirect import Hook, RedirectDomain, left
+from .buffer import FULL_PACKET
 from .model import Interface
 
 EMPTIES_WITHIN = 5.0  # seconds that what waits in an IFB may take to go on
@@ -47,6 +48,12 @@ class IfbTree(TcDomain):
             words = f"# wait until {self.interface} is empty, {EMPTIES_WITHIN:g} s at most"
             steps.insert(0, Step(words, None, retire=True))
         return steps
+
+    def _queue(self) -> tuple[int, int]:
+        try:
+            return super()._queue()
+        except NetlinkError:  # it is still to be made
+            return QUEUE_LENGTH, FULL_PACKET
 
     def _empties(self) -> None:
         deadline = time.monotonic() + EMPTIES_WITHIN

@@ -69,7 +69,7 @@ class TcDomain:
         settle = {name: kind.settle for name, kind in kinds.items() if kind}
         if not any(settle.values()):
             return desired
-        of_interface = queue_of(self._rtnetlink, self._device.index)
+        of_interface = self._queue()
 
         def settled(qdisc: Qdisc) -> Qdisc:
             fill = settle.get(qdisc.kind)
@@ -78,6 +78,10 @@ class TcDomain:
             return qdisc._replace(options=fill(qdisc.options, *of_interface))
 
         return desired._replace(qdiscs=tuple(map(settled, desired.qdiscs)))
+
+    def _queue(self) -> tuple[int, int]:
+        """(queue length in packets, bytes of the longest packet) of the interface."""
+        return queue_of(self._rtnetlink, self._device.index)
 
     def apply(self, steps: Sequence[Step]) -> None:
         known = self._written()
