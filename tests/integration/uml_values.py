@@ -30,10 +30,11 @@ def wire() -> Wire:
         "modprobe -q ipv6 || true",  # what comes with it later would send packets of its own
         f"ip link add {NEAR} type veth peer name {FAR}",
         "for name in /proc/sys/net/ipv6/conf/*/disable_ipv6; do ! [ -e $name ] || echo 1 >$name; done",
-        f"ip link set {NEAR} up; ip link set {FAR} up",
+        "ip link add eth1 type veth peer name far1",
+        f"for name in {NEAR} {FAR} eth1 far1; do ip link set $name up; done",
     )
     load()
-    return Wire(NEAR, FAR)
+    return Wire(NEAR, FAR, "eth1", "far1")
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +174,22 @@ def test_computed_values_are_reported(wire: Wire) -> None:
     assert values["queue"].startswith("89268B") and "limit 89268b" in tc()  # 100000 B on the link
     (limit,) = re.findall(r"^(\d+)p", values["limit"])
     assert f"limit {limit} " in tc()
+
+
+def test_one_count_across_interfaces(wire: Wire) -> None:
+    drop: dict[str, Any] = {"every": 5, "across": [NEAR, "eth1"]}
+    asked = [{"name": name, "drop": drop} for name in drop["across"]]
+    engine.apply(asked, [])
+    assert not engine.apply(asked, []).report.changed
+    for number in range(20):
+        wire.send(1, at=("eth1", NEAR)[number % 2], first=number)
+    assert sorted(numbers([*wire.receive(), *wire.receive("far1")])) == [n for n in range(20) if n % 5 != 4]
+    assert sh("tc actions list action gact").count("random type determ") == 1
+    alone = [{"name": name, "drop": {"every": 5}} for name in drop["across"]]
+    engine.apply(alone, [])
+    for near, far in ((NEAR, FAR), ("eth1", "far1")):
+        wire.send(10, at=near)
+        assert numbers(wire.receive(far)) == [0, 1, 2, 3, 5, 6, 7, 8]
 
 
 def test_down_and_disabled(wire: Wire) -> None:

@@ -70,10 +70,12 @@ def compile_node(asked: Sequence[Interface], passing: Sequence[Match], node: Nod
         warnings += warned
     actions = tuple(
         sorted(
-            DropEvery(indices[interface.device, entry.name], entry.impairment.drop.every)
-            for interface in asked
-            for entry in interface.classes
-            if entry.impairment.drop and _drop_backend(entry, node) == "gact"
+            {
+                DropEvery(indices[interface.device, entry.name], entry.impairment.drop.every)
+                for interface in asked
+                for entry in interface.classes
+                if entry.impairment.drop and _drop_backend(entry, node) == "gact"
+            }
         )
     )
     counted = [
@@ -123,12 +125,8 @@ def _check_class(interface: Interface, entry: TrafficClass, node: Node) -> None:
             "the kernel refuses a duplicating netem beside the other classes' netem; "
             "duplicate on an interface without classes",
         )
-    if interface.direction == "ingress" and _drop_backend(entry, node) == "iptables":
-        if not node.can("action.gact_determ"):
-            raise MissingCapability(f"{entry.path}.drop", str(node.capable["action.gact_determ"]))
-        place = asked.drop.packet if asked.drop else 0
-        allowed = "what arrives is counted by gact, which drops the last of each group only; leave packet out"
-        raise InvalidInput(f"{entry.path}.drop.packet", place, allowed)
+    if _drop_backend(entry, node) == "iptables":
+        _check_counter(interface, entry, node)
     if _drop_backend(entry, node) == "iptables":
         if not any(node.can(f"iptables.{variant}.statistic") for variant in ("nft", "legacy")):
             missing = f"{node.capable['action.gact_determ']}, or CONFIG_NETFILTER_XT_MATCH_STATISTIC"
@@ -136,18 +134,33 @@ def _check_class(interface: Interface, entry: TrafficClass, node: Node) -> None:
         statistic.check(interface, node.bridges)
 
 
+def _check_counter(interface: Interface, entry: TrafficClass, node: Node) -> None:
+    """Refuse what only gact counts: what arrives, and several interfaces together."""
+    drop = entry.impairment.drop
+    if not drop or not (drop.across or interface.direction == "ingress"):
+        return
+    if not node.can("action.gact_determ"):
+        raise MissingCapability(f"{entry.path}.drop", str(node.capable["action.gact_determ"]))
+    what = "what several interfaces share" if drop.across else "what arrives"
+    allowed = f"{what} is counted by gact, which drops the last of each group only; leave packet out"
+    raise InvalidInput(f"{entry.path}.drop.packet", drop.packet, allowed)
+
+
 def _indices(classes: Iterable[tuple[Interface, TrafficClass]]) -> dict[tuple[str, str], int]:
-    """The index of each class's gact action: a hash of interface and class, or the next free one."""
+    """The index of each class's gact action: a hash of what counts with it, or the next free one."""
     found: dict[tuple[str, str], int] = {}
-    taken: set[int] = set()
+    taken: dict[int, str] = {}
     for interface, entry in classes:
-        if not entry.impairment.drop:
+        drop = entry.impairment.drop
+        if not drop:
             continue
-        digest = hashlib.sha256(f"{interface.device}\0{entry.name}".encode()).digest()
+        counter = f"{interface.device}\0{entry.name}"
+        if drop.across:
+            counter = "\0".join((*drop.across, interface.direction, entry.name))
+        digest = hashlib.sha256(counter.encode()).digest()
         index = OURS | int.from_bytes(digest[:2], "big")
-        while index in taken:
+        while taken.setdefault(index, counter) != counter:
             index = OURS | (index + 1) & 0xFFFF
-        taken.add(index)
         found[interface.device, entry.name] = index
     return found
 

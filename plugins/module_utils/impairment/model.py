@@ -38,10 +38,14 @@ WHOLE = "all"  # the class of an interface whose impairment stands on the interf
 
 
 class Drop(NamedTuple):
-    """One packet out of every `every` is lost: the one at the 0-based place `packet` of each group."""
+    """One packet out of every `every` is lost: the one at the 0-based place `packet` of each group.
+
+    `across`: interfaces whose classes of this name share the count; none: each counts for itself.
+    """
 
     every: int
     packet: int
+    across: tuple[str, ...] = ()
 
 
 class Impairment(NamedTuple):
@@ -90,7 +94,7 @@ def _drop(value: object, path: str) -> Drop:
         "every": whole_number(1, 65535),
         "packet": whole_number(0, 65534),
         "pattern": not_supported("patterns need the bpf backend, which this version does not have"),
-        "across": not_supported("counting across ports needs the bpf backend, which this version does not have"),
+        "across": _interfaces,
     }
     found = schema.mapping(fields)(value, path)  # first what is known and refused: it may stand without every
     every = found.get("every")
@@ -101,7 +105,16 @@ def _drop(value: object, path: str) -> Drop:
         raise InvalidInput(
             f"{path}.packet", packet, f"write a place from 0 to {every - 1}: the first packet of each {every} is 0"
         )
-    return Drop(every, packet)
+    return Drop(every, packet, found.get("across", ()))
+
+
+def _interfaces(value: object, path: str) -> tuple[str, ...]:
+    names = schema.sequence(interface_name)(value, path)
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise InvalidInput(
+            path, value, "write two or more interfaces, each once: those whose packets are counted as one"
+        )
+    return tuple(sorted(names))
 
 
 _IMPAIRMENT: dict[str, schema.Parser] = {
@@ -256,7 +269,26 @@ def parse(interfaces: object) -> tuple[Interface, ...]:
             allowed = f"its {one.direction} is written before; each direction of an interface is written once"
             raise InvalidInput(f"{one.path}.name", one.name, allowed)
         seen.add((one.name, one.direction))
+    _check_across(found)
     return tuple(found)
+
+
+def _check_across(interfaces: list[Interface]) -> None:
+    """Interfaces that count together agree on it."""
+    drops = {
+        (one.name, one.direction, entry.name): entry.impairment.drop for one in interfaces for entry in one.classes
+    }
+    for one in interfaces:
+        for entry in one.classes:
+            drop = entry.impairment.drop
+            if drop is None or not drop.across:
+                continue
+            apart = [name for name in drop.across if drops.get((name, one.direction, entry.name)) != drop]
+            if one.name not in drop.across:
+                apart = [one.name]
+            if apart:
+                allowed = f"each of these interfaces has a class `{entry.name}` with the same drop; see {apart[0]}"
+                raise InvalidInput(f"{entry.path}.drop.across", ", ".join(drop.across), allowed)
 
 
 def parse_management(value: object, path: str) -> tuple[Match, ...]:

@@ -140,6 +140,14 @@ DROPS = [
     whole("drop.evry", "every", drop={"evry": 20}),
     whole("drop", "mapping", drop=20),
     whole("drop", "mapping", drop=[{"every": 20}]),
+    whole("drop.across", "two or more", drop={"every": 20, "across": ["eth0"]}),
+    whole("drop.across", "each once", drop={"every": 20, "across": ["eth0", "eth0", "eth1"]}),
+    whole("drop.across", "list", drop={"every": 20, "across": "eth0"}),
+    whole("drop.across[1]", "interface name", drop={"every": 20, "across": ["eth0", "eth 1"]}),
+    whole("drop.across", "see eth1", drop={"every": 20, "across": ["eth0", "eth1"]}),
+    Refused([{"name": "eth0", "drop": {"every": 20, "across": ["eth0", "eth1"]}},
+             {"name": "eth1", "drop": {"every": 10, "across": ["eth0", "eth1"]}}], "[0].drop.across", "same drop"),
+    Refused([{"name": "eth0", "drop": {"every": 20, "across": ["eth1", "eth2"]}}], "[0].drop.across", "see eth0"),
     whole("drop.pattern", "bpf", drop={"pattern": "1001"}),
 ]
 
