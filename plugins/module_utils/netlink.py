@@ -38,6 +38,7 @@ ATTRIBUTE = struct.Struct("=HH")
 ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 SEND_CHUNK = 64  # messages a send: their acknowledgements fit the receive buffer
+SEND_BYTES = 100_000  # a send: what fits a socket's buffer (net.core.wmem_default is 212992)
 
 
 class NetlinkError(OSError):
@@ -173,13 +174,13 @@ class Socket:
         self._socket.close()
 
     def send(self, messages: Sequence[Message], stop_at_refusal: bool = True) -> list[Refusal]:
-        """Send requests in order, SEND_CHUNK in one system call, and collect what the kernel refused.
+        """Send requests in order, SEND_CHUNK at most in one system call, and collect what the kernel refused.
 
         The kernel works through a chunk to its end even after a refusal; `stop_at_refusal` sends no further chunk.
         """
         refusals: list[Refusal] = []
-        for start in range(0, len(messages), SEND_CHUNK):
-            chunk = messages[start : start + SEND_CHUNK]
+        start = 0
+        for chunk in _chunks(messages):
             first = self._sequence + 1
             self._socket.send(b"".join(self._pack(message, NLM_F_ACK) for message in chunk))
             refusals += [
@@ -188,6 +189,7 @@ class Socket:
             ]
             if refusals and stop_at_refusal:
                 break
+            start += len(chunk)
         return refusals
 
     def request(self, message: Message) -> None:
@@ -245,6 +247,19 @@ class Socket:
             length, kind, flags, sequence, _port = HEADER.unpack_from(data, offset)
             yield kind, flags, sequence, data[offset + HEADER.size : offset + length]
             offset += align(length)
+
+
+def _chunks(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    chunk: list[Message] = []
+    size = 0
+    for message in messages:
+        if chunk and (len(chunk) == SEND_CHUNK or size + len(message.body) > SEND_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += len(message.body)
+    if chunk:
+        yield chunk
 
 
 def queue_of(rtnetlink: Socket, ifindex: int) -> tuple[int, int]:

@@ -33,6 +33,11 @@ NETEMS: list[dict[str, Any]] = [
     {"delay": "50ms"},
     {"delay": "5s", "jitter": "2.1s"},
     {"delay": "50ms", "jitter": "10ms", "delay_correlation": "25%"},
+    {"delay": "50ms", "jitter": "10ms", "distribution": "normal"},
+    {"delay": "50ms", "jitter": "10ms", "delay_correlation": "25%", "distribution": "pareto", "corrupt": "1%"},
+    {"delay": "50ms", "jitter": "10ms", "distribution": "paretonormal", "corrupt": "1%", "reorder": "1%"},
+    {"delay": "50ms", "jitter": "10ms", "distribution": "normal", "corrupt": "1%", "reorder": "1%", "duplicate": "1%"},
+    {"delay": "50ms", "jitter": "10ms", "distribution": "uniform"},
     {"loss": "1%"},
     {"loss": "100%"},
     {"loss": "0.0000001%"},
@@ -61,6 +66,8 @@ NETEMS: list[dict[str, Any]] = [
     {"slot": {"min": "10ms", "max": "5s", "packets": 5}},
     {"slot": {"min": "10ms", "max": "20ms", "packets": 5, "bytes": 9000}},
     {"slot": {"min": "0", "max": "20ms", "bytes": 2147483646}},
+    {"slot": {"distribution": "pareto", "delay": "10ms", "jitter": "2ms"}},
+    {"slot": {"distribution": "normal", "delay": "10ms", "jitter": "2ms", "packets": 5, "bytes": 9000}},
     {"loss": "1%", "ecn": True},
     {"limit": 1},
     {"limit": 4294967295},
@@ -109,7 +116,8 @@ def test_netem_as_tc_makes_it_and_nothing_of_another_is_left(
     for other in (FULL, {}):
         steps = ours.run(root(other)).steps
         steps += ours.run(root(parameters)).steps
-        assert all(step.startswith("tc qdisc change ") for step in steps)
+        if "distribution" not in parameters.get("slot", {}):  # whose slots keep a table to the end
+            assert all(step.startswith("tc qdisc change ") for step in steps)
         assert ours.state() == theirs.state()
 
 

@@ -92,6 +92,7 @@ def netem_words(entry: Mapping[str, Any]) -> str:
     if "delay" in entry:
         words += ["delay", entry["delay"]]
         words += [entry[key] for key in ("jitter", "delay_correlation") if key in entry]
+        words += ["distribution", entry["distribution"]] if entry.get("distribution", "uniform") != "uniform" else []
     words += _loss_words(entry.get("loss"))
     for key in ("duplicate", "corrupt", "reorder"):
         value = entry.get(key)
@@ -105,7 +106,10 @@ def netem_words(entry: Mapping[str, Any]) -> str:
         words += [entry.get(key, 0) for key in ("packet_overhead", "cell_size", "cell_overhead")]
     if "slot" in entry:
         slot = entry["slot"]
-        words += ["slot", slot["min"], *([slot["max"]] if "max" in slot else [])]
+        if "distribution" in slot:
+            words += ["slot", "distribution", slot["distribution"], slot["delay"], slot["jitter"]]
+        else:
+            words += ["slot", slot["min"], *([slot["max"]] if "max" in slot else [])]
         for key in ("packets", "bytes"):
             words += [key, slot[key]] if key in slot else []
     if entry.get("ecn"):
@@ -210,6 +214,21 @@ def state(ifindex: int) -> list[tuple[Any, ...]]:
     return sorted(chosen, key=repr) + sorted(by_place.items())
 
 
+def _netem_without_what_does_nothing(options: dict[int, bytes]) -> dict[int, bytes]:
+    """Without seeds that the kernel chose, correlations of what never happens, and bounds of slots that have a table.
+
+    tc shows none of them either (tc/q_netem.c, netem_print_opt).
+    """
+    options = {key: value for key, value in options.items() if key != 14}
+    delay, loss, duplicate = struct.unpack("=3I", options[1])
+    options[1] = struct.pack("=3I", delay, loss * any(options[0][8:12]), duplicate * any(options[0][16:20]))
+    for key in (3, 4):  # reorder and corrupt
+        options[key] = options[key] if any(options[key][:4]) else bytes(8)
+    if 12 in options and any(options[12][32:40]):
+        options[12] = bytes(16) + options[12][16:]
+    return options
+
+
 def _hook_places(qdiscs: Sequence[tuple[Any, ...]]) -> set[int]:
     """TC_H_MIN_INGRESS and TC_H_MIN_EGRESS, where a clsact has its filters."""
     return {0xFFFFFFF2, 0xFFFFFFF3} if any(entry[1] == "clsact" for entry in qdiscs) else set()
@@ -233,7 +252,7 @@ def _entry(role: str, body: bytes) -> tuple[str, str, int, int, int, tuple[tuple
         if (role, kind) == ("qdisc", "htb"):
             options[2] = options[2][:12]  # without the count of direct packets
         if (role, kind) == ("qdisc", "netem"):
-            options.pop(14, None)  # a seed that the kernel chose
+            options = _netem_without_what_does_nothing(options)
         if (role, kind) == ("filter", "u32"):
             options.pop(2, None)  # the hash table's number
     return (

@@ -9,7 +9,7 @@ import operator
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..converge import Step
 from ..errors import ForeignState, InvalidInput, TestbedError
@@ -22,6 +22,9 @@ from .model import BOTH, ROOT, Filter, Qdisc, Raw, Tree, handle_text, parent_tex
 from .observe import Dump
 from .plan import plan
 from .steps import Device, filter_handle_text, rendered
+
+if TYPE_CHECKING:
+    from .kinds.netem_options import Distribution, Netem
 
 
 class TcDomain:
@@ -55,13 +58,35 @@ class TcDomain:
         self._memory = memory or Memory()
         self._key = f"tc-{interface}"
         self._claimed: frozenset[int] = frozenset()
+        self._tables: dict[str, str] = {}  # numbers of users' own distributions that were asked for
 
     def observe(self) -> Tree:
         sides = self._claimed | self._written() or frozenset({ROOT})
         return observe.decode(observe.read(self._rtnetlink, self._device.index, sides))
 
     def plan(self, current: Tree, desired: Tree) -> list[Step]:
-        return plan(self._device, current, self._settled(desired))
+        return plan(self._device, current, self._settled(self._with_tables(desired)))
+
+    def _with_tables(self, desired: Tree) -> Tree:
+        """The wanted tree; tables of distributions, of which the kernel shows the identity alone, from memory."""
+        own = [qdisc for qdisc in desired.qdiscs if qdisc.kind == "netem" and _own_tables(qdisc.options)]
+        if not own:
+            return desired
+        kept = {**self._tables, **(self._record() or {}).get("tables", {})}
+        for qdisc in own:
+            self._tables |= {found.text: found.table.hex() for found in _own_tables(qdisc.options) if found.table}
+
+        def filled(found: Distribution) -> Distribution:
+            return found if found.table else found._replace(table=bytes.fromhex(kept.get(found.text, "")))
+
+        def with_tables(qdisc: Qdisc) -> Qdisc:
+            if qdisc not in own:
+                return qdisc
+            options, slot = qdisc.options, qdisc.options.slot
+            options = options._replace(distribution=filled(options.distribution))
+            return qdisc._replace(options=options._replace(slot=slot._replace(distribution=filled(slot.distribution))))
+
+        return desired._replace(qdiscs=tuple(map(with_tables, desired.qdiscs)))
 
     def _settled(self, desired: Tree) -> Tree:
         """The wanted tree with the values that the kernel takes from this interface, such as the limits of fifos."""
@@ -86,15 +111,18 @@ class TcDomain:
     def apply(self, steps: Sequence[Step]) -> None:
         known = self._written()
         new = (self._claimed - known) if self._claimed or known else frozenset({ROOT})
-        if new:
-            dump = observe.read(self._rtnetlink, self._device.index, new)
+        if new or self._tables.keys() - (self._record() or {}).get("tables", {}).keys():
+            dump = observe.read(self._rtnetlink, self._device.index, new) if new else Dump()
             self._remember(known | new, *(map(operator.add, self._dump(known), dump)))
         apply(self._rtnetlink, steps)
 
     def _remember(self, sides: frozenset[int], *before: tuple[bytes, ...]) -> None:
         """Replaces a record of fewer sides, or of an interface that had this name before."""
         parts = {part: [body.hex() for body in bodies] for part, bodies in Dump(*before)._asdict().items()}
+        tables = {**(self._record() or {}).get("tables", {}), **self._tables}
         record = {**self._identity(), "sides": sorted(sides), "before": parts}
+        if tables:
+            record["tables"] = tables
         self._memory.remember(self._key, record, renew=True)
 
     def _dump(self, sides: frozenset[int]) -> Dump:
@@ -202,6 +230,11 @@ def forget_restored(rtnetlink: Socket) -> None:
             continue  # unplugged, or in another namespace
         if domain.touched():
             domain.release()
+
+
+def _own_tables(options: Netem) -> list[Distribution]:
+    """The distributions of a netem that are a user's own."""
+    return [found for found in (options.distribution, options.slot.distribution) if found.name == "table"]
 
 
 def _place(tree: Tree) -> str:

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.module_utils.tc.kinds import fw, htb, netem, plain, u32
+from plugins.module_utils.tc.kinds import distribution, fw, htb, netem, plain, u32
 from plugins.module_utils.tc.kinds.filters import Action
+from plugins.module_utils.tc.kinds.netem_options import UNIFORM
 from plugins.module_utils.tc.model import ROOT, Class, Filter, Qdisc, Tree
 from plugins.module_utils.tc.observe import Dump, decode
 
@@ -106,6 +107,7 @@ def test_every_group_was_recorded_from_some_kernel() -> None:
 WORD, COUNT = st.integers(0, 2**32 - 1), st.integers(0, 2**31 - 1)
 SIGNED, TIME = st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**63 - 1)
 CHANCE = st.builds(netem.Chance, WORD, WORD)
+NAMED = st.sampled_from([distribution.named(word) for word in distribution.WORDS])
 NETEMS = st.builds(
     netem.Netem,
     delay=TIME,
@@ -120,11 +122,25 @@ NETEMS = st.builds(
     packet_overhead=SIGNED,
     cell_size=WORD,
     cell_overhead=SIGNED,
-    slot=st.builds(netem.Slot, TIME, TIME, COUNT, COUNT, TIME, TIME),
+    slot=st.builds(netem.Slot, TIME, TIME, COUNT, COUNT, TIME, st.just(0), st.just(UNIFORM))
+    | st.builds(netem.Slot, st.just(0), st.just(0), COUNT, COUNT, TIME, st.integers(1, 2**31 - 1), NAMED),
     limit=WORD,
     ecn=st.booleans(),
     seed=st.none() | st.integers(0, 2**64 - 1),
+    distribution=st.just(UNIFORM) | NAMED,
 )
+
+
+def told(options: netem.Netem) -> netem.Netem:
+    """As a kernel can show it: the correlation of the first chance of 0 tells which distribution stands."""
+    for place in ("corrupt", "reorder", "duplicate", "loss"):
+        found = getattr(options, place)
+        if isinstance(found, netem.Chance) and not found.probability:
+            free: dict[str, Any] = {place: netem.Chance()}
+            return options._replace(**free)
+    return options._replace(distribution=UNIFORM)
+
+
 SHORT = st.integers(0, 2**16 - 1)
 RATE = st.integers(1, 2**63)
 HTB_CLASSES = st.builds(htb.HtbClass, RATE, RATE, WORD, WORD, WORD, st.integers(0, 7), SHORT, SHORT, st.just(1))
@@ -134,7 +150,7 @@ KEYS = st.lists(st.builds(u32.Key, WORD, WORD, st.integers(-64, 64), st.sampled_
 U32S = st.builds(u32.U32, WORD, KEYS, NAME, st.none() | st.tuples(WORD, WORD), ACTIONS)
 
 
-@given(NETEMS)
+@given(NETEMS.map(told))
 def test_netem_decodes_what_it_encodes(options: netem.Netem) -> None:
     assert netem.decode(netem.encode(options)) == options
 
