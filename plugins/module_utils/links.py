@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .converge import Step
-from .errors import ForeignState, StepFailed
+from .errors import StepFailed, TestbedError
 from .netlink import (
     IFINFOMSG,
     IFLA_TXQLEN,
@@ -75,14 +75,14 @@ class LinksDomain:
         return tuple(sorted(found))
 
     def wanted(self, interfaces: Sequence[str]) -> tuple[Ifb, ...]:
-        """The IFBs for these interfaces; raises ForeignState where something else has such a name."""
+        """The IFBs for these interfaces; raises TestbedError where something else has such a name."""
         ours = {link.name: link for link in self.observe()}
         present = {name: index for index, name in socket.if_nameindex()}
         taken, made = set(present.values()), []
         for interface in interfaces:
             name = ifb_name(interface)
             if name in present and name not in ours:
-                raise ForeignState(f"the name {name}", "an interface")
+                raise TestbedError(f"{name} was not made by this collection, which needs this name; rename it")
             index = ours[name].ifindex if name in ours else FIRST_INDEX | int(name[3:7], 16)
             while name not in ours and index in taken:
                 index += 1

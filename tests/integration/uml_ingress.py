@@ -17,8 +17,9 @@ import pytest
 
 from plugins.module_utils import netlink
 from plugins.module_utils.capabilities import load
-from plugins.module_utils.errors import ForeignState, InvalidInput
+from plugins.module_utils.errors import InvalidInput, TestbedError
 from plugins.module_utils.impairment import engine
+from plugins.module_utils.node import ifb_name
 from tests.integration.wire import (
     AT_ONCE,
     ETHERTYPE,
@@ -85,7 +86,8 @@ def apply(*asked: dict[str, Any], management: Any = ()) -> list[str]:
 def took(wire: Wire, at: str) -> float:
     """Seconds that a packet takes from this end to the other one, as this clock goes."""
     sent = time.time()
-    (arrival,) = wire.burst(1, at=at, quiet=0.4)
+    wire.send(1, at=at)
+    (arrival,) = wire.receive(FAR if at == NEAR else NEAR, quiet=1, most=1)
     return arrival.at - sent
 
 
@@ -200,7 +202,7 @@ def test_filters_of_others_at_ingress_survive(wire: Wire, kind: str) -> None:
 def test_a_filter_behind_ours_is_refused(wire: Wire) -> None:
     sh(f"tc qdisc add dev {NEAR} clsact; tc filter add dev {NEAR} ingress pref 65530 matchall action continue")
     before = remains()
-    with pytest.raises(ForeignState, match="matchall pref 65530"):
+    with pytest.raises(TestbedError, match="matchall pref 65530"):
         engine.apply([{"name": NEAR, "direction": "ingress", "delay": "1ms"}], [])
     assert remains() == before
 
@@ -212,6 +214,29 @@ def test_what_cannot_be_done_on_arrival_is_refused(wire: Wire) -> None:
     with pytest.raises(InvalidInput, match=r"\[0\].name: 'eth7'"):
         engine.apply([{"name": "eth7", "direction": "ingress", "delay": "1ms"}], [])
     assert remains() == before
+
+
+def test_a_stranger_of_that_name_is_left_alone(wire: Wire) -> None:
+    sh(f"ip link add {ifb_name(NEAR)} type dummy")
+    try:
+        with pytest.raises(TestbedError, match=ifb_name(NEAR)):
+            apply({"direction": "ingress", "delay": "1ms"})
+        engine.clear()
+        assert "dummy" in sh(f"ip -d link show {ifb_name(NEAR)}")
+    finally:
+        sh(f"ip link delete {ifb_name(NEAR)}")
+
+
+def test_an_interface_that_was_unplugged_meanwhile(wire: Wire) -> None:
+    sh("ip link add usb0 type veth peer name usb1; ip link set usb0 up")
+    asked = [{"name": "usb0", "direction": "both", "delay": "1ms"}]
+    engine.apply(asked, [])
+    sh("ip link delete usb0; ip link add usb0 type veth peer name usb1; ip link set usb0 up")
+    engine.apply(asked, [])
+    assert not engine.apply(asked, []).report.changed
+    assert "mirred" in sh("tc filter show dev usb0 ingress")
+    sh("ip link delete usb0")
+    engine.clear()
 
 
 def test_check_mode_says_the_steps_that_the_run_then_makes(wire: Wire) -> None:
@@ -252,7 +277,7 @@ def test_killed_before_any_message_it_converges_when_run_again(wire: Wire) -> No
     number = 0
     while killed_at(number, [{"name": NEAR, **asked}]):
         if number % 2:
-            apply(asked)
+            engine.apply([{"name": NEAR, **asked}], [])
             killed_at(number // 2, [])  # and on the way back
         engine.clear()
         assert remains() == before, number

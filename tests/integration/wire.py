@@ -60,11 +60,11 @@ class Wire:
             with contextlib.suppress(OSError):  # ENOBUFS: how the kernel tells a local sender of a drop
                 self._sockets[at].send(head + bytes(size - len(head)))
 
-    def receive(self, at: str = FAR, quiet: float = QUIET) -> list[Arrival]:
-        """What came, until nothing more comes."""
-        found = []
+    def receive(self, at: str = FAR, quiet: float = QUIET, most: int = 1_000_000) -> list[Arrival]:
+        """What came, until nothing more comes, or so many packets are there."""
+        found: list[Arrival] = []
         end = self._sockets[at]
-        while select.select([end], [], [], quiet)[0]:
+        while len(found) < most and select.select([end], [], [], quiet)[0]:
             frame, extra, _flags, _address = end.recvmsg(2048, 64)
             seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
             number = struct.unpack_from("!I", frame, 14)[0]

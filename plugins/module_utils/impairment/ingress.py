@@ -73,7 +73,7 @@ class IfbTree(TcDomain):
 def parts(rtnetlink: Socket, asked: Sequence[Interface], trees: Mapping[str, Tree], hook: str) -> Parts:
     """Targets for all interfaces that are, or were, impaired at ingress. `hook`: the kind of qdisc to make there.
 
-    Raises InvalidInput for an interface that is not there, ForeignState where something else stands in the way.
+    Raises InvalidInput for an interface that is not there, TestbedError where something else stands in the way.
     """
     feeders = {entry.name: RedirectDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in asked}
     for feeder in feeders.values():

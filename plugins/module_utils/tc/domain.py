@@ -139,7 +139,7 @@ class TcDomain:
 
     def _identity(self) -> dict[str, int]:
         """What tells this interface from a later one of its name, or from one in another namespace."""
-        return {"ifindex": self._device.index, "namespace": os.stat("/proc/thread-self/ns/net").st_ino}
+        return {"ifindex": self._device.index, "namespace": _namespace()}
 
     def _record(self) -> Any:
         """What is remembered of this very interface, or None."""
@@ -223,11 +223,14 @@ def interfaces_with_root(rtnetlink: Socket, handle: int) -> list[str]:
 
 def forget_restored(rtnetlink: Socket) -> None:
     """Drop what is remembered of interfaces where it stands again: after clear, a roll-back, a run that was killed."""
-    for key in Memory().keys("tc-"):
+    memory = Memory()
+    for key in memory.keys("tc-"):
         try:
             domain = TcDomain(rtnetlink, key.removeprefix("tc-"))
         except InvalidInput:
-            continue  # unplugged, or in another namespace
+            if memory.recall(key)["namespace"] == _namespace():  # unplugged, and its trees with it
+                memory.forget(key)
+            continue
         if domain.touched():
             domain.release()
 
@@ -235,6 +238,10 @@ def forget_restored(rtnetlink: Socket) -> None:
 def _own_tables(options: Netem) -> list[Distribution]:
     """The distributions of a netem that are a user's own."""
     return [found for found in (options.distribution, options.slot.distribution) if found.name == "table"]
+
+
+def _namespace() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino
 
 
 def _place(tree: Tree) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..converge import Step
-from ..errors import ForeignState, InvalidInput, StepFailed
+from ..errors import InvalidInput, StepFailed, TestbedError
 from ..memory import Memory
 from ..netlink import (
     RTM_DELQDISC,
@@ -82,11 +82,14 @@ class RedirectDomain:
         return Hook(kind, to, any(_place(body) != PRIORITY for body in filters))
 
     def claim(self) -> None:
-        """Raise ForeignState where a filter of somebody else stands behind ours: it would see no packet any more."""
+        """Raise TestbedError where a filter of somebody else stands behind ours: it would see no packet any more."""
         behind = [body for body in self._found()[1] if _place(body) > PRIORITY]
         if behind:
             kind = text(attributes(behind[0], TCMSG.size)[TCA_KIND])
-            raise ForeignState(f"the ingress of {self.interface}", f"filter {kind} pref {_place(behind[0])}")
+            raise TestbedError(
+                f"the ingress of {self.interface} holds `filter {kind} pref {_place(behind[0])}`, which would see no "
+                f"packet any more; give it a pref below {PRIORITY}, or remove it"
+            )
 
     def before(self) -> Hook:
         """Without ours; and without the qdisc where we made it."""
