@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.errors import InvalidInput
+from plugins.module_utils.errors import InvalidInput, RolledBack
 from tests.integration.engine import Bench
 from tests.integration.test_tc import TREES
+from tests.oracle import tc as oracle
 
 ROOT = {"parent": "root", "handle": "1:", "kind": "htb"}
 CLASS = {"parent": "1:", "classid": "1:1", "kind": "htb", "rate": "1mbit"}
@@ -207,6 +208,22 @@ def test_refused_with_path_and_remedy_and_nothing_touched(standing: Bench) -> No
         except Exception as error:  # the user would see a traceback
             wrong.append(f"{path} ({allowed}): {error!r}")
     assert not wrong, "\n".join(wrong)
+    assert (standing.state(), standing.show()) == before
+
+
+@pytest.mark.parametrize("kind", ["netem", "prio", "fq", "fq_codel", "cake", "plug", "tbf"])
+def test_a_kind_that_the_kernel_lacks_is_refused_by_its_option(standing: Bench, kind: str) -> None:
+    before = (standing.state(), standing.show())
+    asked = tree([{"parent": "root", "handle": "1:", "kind": kind, **(TBF if kind == "tbf" else {})}], (), ())
+    words = oracle.commands("lo", asked)[0].removeprefix("qdisc")
+    tried = standing.place.run(["tc", "qdisc", *words.split()], check=False)
+    standing.place.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=False)
+    if tried.returncode == 0:
+        assert standing.run(asked).changed
+        return
+    assert "unknown" in tried.stderr
+    with pytest.raises(RolledBack, match=f"needs CONFIG_NET_SCH_{kind.upper()} .*the state before was restored"):
+        standing.run(asked)
     assert (standing.state(), standing.show()) == before
 
 

@@ -142,11 +142,12 @@ def show_commands(device: str, parents: Sequence[str] = ()) -> list[str]:
 def normalise(text: str, device: str) -> list[str]:
     """Lines of tc's output that say the same when the state is the same: qdiscs and classes sorted, filters in order.
 
-    Without counters; handles that the kernel chose become `auto:`, the interface `DEV`.
+    Without counters and seeds; handles that the kernel chose become `auto:`, the interface `DEV`.
     """
     for pattern, by in (
         (r"refcnt \d+ |direct_packets_stat \d+ ", ""),
         (r"filter parent ffff: ", "filter ingress "),
+        (r" seed \d+", ""),  # from Linux 6.6 on each netem has one, of its own choice where nobody asks
         (r"\b[89a-f][0-9a-f]{3}:(?=\s|1\b)", "auto:"),
         (r"fh [0-9a-f]+:[^ ]* order \d+ key ht [0-9a-f]+ bkt 0", "fh"),
         (rf"\b{re.escape(device)}\b", "DEV"),

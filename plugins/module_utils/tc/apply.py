@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..converge import Step
-from ..errors import StepFailed
-from ..netlink import Message, Socket
-from .observe import backlog
+from ..errors import MissingCapability, StepFailed
+from ..netlink import TCMSG, Message, Socket, attributes, text
+from .observe import TCA_KIND, backlog
 
+_LACKING = {  # what the kernel says of a kind that it was not built with, and the first part of its option
+    "Specified qdisc kind is unknown": "CONFIG_NET_SCH",
+    "TC classifier not found": "CONFIG_NET_CLS",
+}
 POLL = 0.01  # seconds between two looks at a draining queue
 
 
@@ -42,7 +46,13 @@ def apply(rtnetlink: Socket, steps: Sequence[Step]) -> None:
 def _send(rtnetlink: Socket, steps: Sequence[Step]) -> None:
     messages: list[Message] = [step.payload for step in steps]
     for refusal in rtnetlink.send(messages):
-        raise StepFailed(steps[refusal.index].command, refusal.reason)
+        command, reason = steps[refusal.index].command, refusal.reason
+        option = next((prefix for words, prefix in _LACKING.items() if words in reason), "")
+        if option:
+            kind = text(attributes(messages[refusal.index].body, TCMSG.size).get(TCA_KIND, b""))
+            name = {"clsact": "ingress"}.get(kind, kind).upper()
+            raise MissingCapability(f"`{command}`", f"{option}_{name} (the kernel says: {reason})")
+        raise StepFailed(command, reason)
 
 
 def _drain(rtnetlink: Socket, drain: Drain) -> None:

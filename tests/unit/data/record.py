@@ -44,8 +44,47 @@ GROUPS = {
     ],
     "netem gemodel": ["qdisc add dev {0} root handle 1: netem loss gemodel 10% 70% 90% 0.1%"],
     "netem state": ["qdisc add dev {0} root handle 1: netem loss state 10% 70% 5% 80% 0.5%"],
+    "netem normal": ["qdisc add dev {0} root handle 1: netem delay 20ms 3ms distribution normal"],
+    "netem slots": ["qdisc add dev {0} root handle 1: netem slot distribution pareto 20ms 3ms packets 7"],
+    "queue below netem": [
+        "qdisc add dev {0} root handle 1: netem delay 20ms",
+        "qdisc add dev {0} parent 1: handle 2: tbf rate 1mbit burst 5000b limit 30000b",
+        "qdisc add dev {0} parent 2:1 handle 3: bfifo limit 9000",
+    ],
+    "prio": [
+        "qdisc add dev {0} root handle 1: prio bands 4 priomap 0 1 2 3 0 1 2 3 0 1 2 3 0 1 2 3",
+        "qdisc add dev {0} parent 1:4 handle 4: pfifo limit 17",
+        "filter add dev {0} parent 1: protocol ip prio 1 u32 match ip dport 7575 0xffff flowid 1:4",
+    ],
+    "fq": [
+        "qdisc add dev {0} root handle 1: fq limit 77 flow_limit 7 quantum 3000 initial_quantum 9000 maxrate 1mbit buckets "
+        "256 orphan_mask 15 nopacing ce_threshold 4ms refill_delay 40ms low_rate_threshold 80kbit timer_slack 500us "
+        "horizon 2s horizon_cap"
+    ],
+    "fq by default": ["qdisc add dev {0} root handle 1: fq"],
+    "fq_codel": [
+        "qdisc add dev {0} root handle 1: fq_codel limit 99 flows 17 quantum 300 target 7ms interval 83ms noecn "
+        "ce_threshold 999us ce_threshold_selector 0x1/0x3 memory_limit 1048576b drop_batch 5"
+    ],
+    "fq_codel by default": ["qdisc add dev {0} root handle 1: fq_codel"],
+    "cake": [
+        "qdisc add dev {0} root handle 1: cake bandwidth 5mbit diffserv4 dual-dsthost wash ack-filter no-split-gso rtt 20ms "
+        "raw overhead -4 mpu 64 atm ingress memlimit 4194304b fwmark 0xff00"
+    ],
+    "cake by default": ["qdisc add dev {0} root handle 1: cake"],
+    "plug": ["qdisc add dev {0} root handle 1: plug limit 5000"],
+    "ingress": [
+        "qdisc add dev {0} ingress",
+        "filter add dev {0} parent ffff: protocol ip prio 1 u32 match ip dport 7575 0xffff flowid 1:1",
+    ],
+    "clsact": [
+        "qdisc add dev {0} clsact",
+        "filter add dev {0} ingress protocol ip prio 1 u32 match ip dport 7575 0xffff flowid 1:1",
+        "filter add dev {0} egress protocol ip prio 2 u32 match ip dport 7576 0xffff flowid 1:2",
+    ],
     "netem seed": ["qdisc add dev {0} root handle 1: netem delay 1ms loss 1% seed 18446744073709551615"],
 }
+PLACES = (1 << 16, 0xFFFFFFF2, 0xFFFFFFF3)  # 1:, and where ingress and clsact have their filters
 
 
 def main() -> None:
@@ -59,7 +98,8 @@ def main() -> None:
             print(f"{name}: {done.stderr.strip()}", file=sys.stderr)
         else:
             groups[name] = recorded(index)
-        subprocess.run(["tc", "qdisc", "del", "dev", "t0", "root"], capture_output=True, check=False)
+        for place in ("root", "ingress"):
+            subprocess.run(["tc", "qdisc", "del", "dev", "t0", place], capture_output=True, check=False)
     version = subprocess.run(["tc", "-V"], text=True, capture_output=True, check=True).stdout.strip()
     print(json.dumps({"kernel": os.uname().release, "tc": version, "groups": groups}, indent=1))
 
@@ -68,7 +108,7 @@ def recorded(index: int) -> dict[str, list[str]]:
     return {
         "qdiscs": [body.hex() for body in oracle.bodies("qdisc", index)],
         "classes": [body.hex() for body in oracle.bodies("class", index)],
-        "filters": [body.hex() for body in oracle.bodies("filter", index, 1 << 16)],
+        "filters": [body.hex() for place in PLACES for body in oracle.bodies("filter", index, place)],
     }
 
 
