@@ -57,9 +57,9 @@ GROUPS = {
         "filter add dev {0} parent 1: protocol ip prio 1 u32 match ip dport 7575 0xffff flowid 1:4",
     ],
     "fq": [
-        "qdisc add dev {0} root handle 1: fq limit 77 flow_limit 7 quantum 3000 initial_quantum 9000 maxrate 1mbit buckets "
-        "256 orphan_mask 15 nopacing ce_threshold 4ms refill_delay 40ms low_rate_threshold 80kbit timer_slack 500us "
-        "horizon 2s horizon_cap"
+        "qdisc add dev {0} root handle 1: fq limit 77 flow_limit 7 quantum 3000 initial_quantum 9000 maxrate 1mbit "
+        "buckets 256 orphan_mask 15 nopacing ce_threshold 4ms refill_delay 40ms low_rate_threshold 80kbit "
+        "timer_slack 500us horizon 2s horizon_cap"
     ],
     "fq by default": ["qdisc add dev {0} root handle 1: fq"],
     "fq_codel": [
@@ -68,8 +68,8 @@ GROUPS = {
     ],
     "fq_codel by default": ["qdisc add dev {0} root handle 1: fq_codel"],
     "cake": [
-        "qdisc add dev {0} root handle 1: cake bandwidth 5mbit diffserv4 dual-dsthost wash ack-filter no-split-gso rtt 20ms "
-        "raw overhead -4 mpu 64 atm ingress memlimit 4194304b fwmark 0xff00"
+        "qdisc add dev {0} root handle 1: cake bandwidth 5mbit diffserv4 dual-dsthost wash ack-filter no-split-gso "
+        "rtt 20ms raw overhead -4 mpu 64 atm ingress memlimit 4194304b fwmark 0xff00"
     ],
     "cake by default": ["qdisc add dev {0} root handle 1: cake"],
     "plug": ["qdisc add dev {0} root handle 1: plug limit 5000"],
@@ -108,7 +108,8 @@ def recorded(index: int) -> dict[str, list[str]]:
     return {
         "qdiscs": [body.hex() for body in oracle.bodies("qdisc", index)],
         "classes": [body.hex() for body in oracle.bodies("class", index)],
-        "filters": [body.hex() for place in PLACES for body in oracle.bodies("filter", index, place)],
+        # ingress shows the same filters in both places
+        "filters": list(dict.fromkeys(b.hex() for place in PLACES for b in oracle.bodies("filter", index, place))),
     }
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.module_utils.tc.kinds import distribution, fw, htb, netem, plain, u32
+from plugins.module_utils.tc.kinds import cake, distribution, fq, fq_codel, fw, htb, netem, plain, prio, table, u32
 from plugins.module_utils.tc.kinds.filters import Action
+from plugins.module_utils.tc.kinds.ingress import Hook
 from plugins.module_utils.tc.kinds.netem_options import UNIFORM
-from plugins.module_utils.tc.model import ROOT, Class, Filter, Qdisc, Tree
+from plugins.module_utils.tc.model import INGRESS, ROOT, Class, Filter, Qdisc, Tree
 from plugins.module_utils.tc.observe import Dump, decode
 
 DATA = Path(__file__).parents[1] / "data"
@@ -55,6 +57,46 @@ U32 = [
 GEMODEL = netem.GilbertElliott(percent(10), percent(70), 0xFFFFFFFF - percent(90), percent(0.1))
 STATE = netem.FourState(percent(10), percent(70), percent(5), percent(0.5), percent(80))
 
+QUEUES: dict[str, list[Any]] = {
+    "prio": [prio.Prio(4, (0, 1, 2, 3) * 4), plain.Fifo(17)],
+    "fq": [
+        fq.Fq(77, 7, 3000, 9000, False, 125000, 8, 40000, 15, 10000, 4000, 500_000, 2_000_000, False),
+    ],
+    "fq by default": [fq.Fq(quantum=2 * 1514, initial_quantum=10 * 1514)],
+    "fq_codel": [
+        fq_codel.FqCodel(99, 17, 300, 7_000_000 >> 10, 83_000_000 >> 10, False, 999_000 >> 10, (1, 3), 1 << 20, 5)
+    ],
+    "fq_codel by default": [fq_codel.FqCodel(quantum=1514)],
+    "cake": [
+        cake.Cake(
+            625000,
+            False,
+            "diffserv4",
+            "dual-dsthost",
+            False,
+            True,
+            "ack-filter",
+            False,
+            20000,
+            True,
+            -4,
+            64,
+            "atm",
+            True,
+            4 << 20,
+            0xFF00,
+        )
+    ],
+    "cake by default": [cake.Cake()],
+    "plug": [prio.Plug()],
+    "queue below netem": [
+        netem.Netem(delay=20_000_000),
+        plain.Tbf(125000, 5000, 30000),
+        plain.Fifo(9000),
+    ],
+}
+BELOW = {"prio": [0x10004], "queue below netem": [0x10001, 0x20001]}
+
 
 def seedless(tree: Tree) -> list[Any]:
     return [qdisc.options._replace(seed=None) for qdisc in tree.qdiscs]
@@ -87,10 +129,35 @@ def expected(group: str, tree: Tree, kernel: str) -> None:
         assert seedless(tree) == [NETEM]
     elif group == "netem gemodel":
         assert seedless(tree) == [netem.Netem(loss=GEMODEL)]
+    elif group in QUEUES:
+        assert unseeded(tree) == [shown(options, kernel) for options in QUEUES[group]]
+        assert [qdisc.parent for qdisc in tree.qdiscs] == [ROOT, *BELOW.get(group, [])]
+    elif group in ("ingress", "clsact"):
+        assert tree.qdiscs == (Qdisc(group, 0xFFFF0000, INGRESS, Hook()),)
+        places = [(entry.parent, entry.options.keys[0].value) for entry in tree.filters]
+        assert places == [(0xFFFFFFF2, 7575), (0xFFFFFFF3, 7576)][: len(tree.filters)]
+        assert len(tree.filters) == (1 if group == "ingress" else 2)
+    elif group == "netem normal":  # made by tc: no dump shows which distribution it has
+        assert seedless(tree) == [netem.Netem(delay=20_000_000, jitter=3_000_000)]
+    elif group == "netem slots":
+        unknown = netem.Slot(0, 0, 7, 0, 20_000_000, 3_000_000, distribution.known(0))
+        assert seedless(tree) == [netem.Netem(slot=unknown)]
     elif group == "netem state":
         assert seedless(tree) == [netem.Netem(loss=STATE)]
     else:
         assert tree.qdiscs[0].options == netem.Netem(delay=10**6, loss=netem.Chance(percent(1)), seed=2**64 - 1)
+
+
+def shown(options: Any, kernel: str) -> Any:
+    """As this kernel shows it: fq has bands from 6.7 on."""
+    if isinstance(options, fq.Fq) and kernel == "linux-6.12":
+        return options._replace(priomap=prio.PRIOMAP, weights=fq.DEFAULT_WEIGHTS)
+    return options
+
+
+def unseeded(tree: Tree) -> list[Any]:
+    found = [qdisc.options for qdisc in tree.qdiscs]
+    return [options._replace(seed=None) if isinstance(options, netem.Netem) else options for options in found]
 
 
 @pytest.mark.parametrize(("kernel", "group"), CASES)
@@ -100,8 +167,19 @@ def test_what_a_kernel_dumped_decodes_to_what_tc_asked_for(kernel: str, group: s
     expected(group, decode(Dump(**dump)), kernel)
 
 
+@pytest.mark.parametrize("kind", ["netem", "fq", "fq_codel", "cake", "tbf", "htb"])
+def test_attributes_of_kernels_to_come_change_nothing(kind: str) -> None:
+    codec = table.require("qdisc", kind, "kind")
+    options = codec.build(**({"rate": 1000, "burst": 5000, "limit": 9000} if kind == "tbf" else {}))
+    if codec.settle:
+        options = codec.settle(options, 1000, 1514)
+    data = codec.encode(options)
+    assert codec.same(codec.decode(data), codec.decode(data + struct.pack("=HHI", 8, 200, 7)))
+
+
 def test_every_group_was_recorded_from_some_kernel() -> None:
-    assert {group for _kernel, group in CASES} >= {"htb", "queues", "u32", "fw", "netem", "netem seed"}
+    needed = {"htb", "queues", "u32", "fw", "netem", "netem seed", "ingress", "clsact", *QUEUES}
+    assert {group for _kernel, group in CASES} >= needed
 
 
 WORD, COUNT = st.integers(0, 2**32 - 1), st.integers(0, 2**31 - 1)
@@ -168,3 +246,66 @@ def test_u32_decodes_what_it_encodes(options: u32.U32) -> None:
 @given(st.builds(fw.Fw, WORD, WORD, NAME, ACTIONS))
 def test_fw_decodes_what_it_encodes(options: fw.Fw) -> None:
     assert fw.FW.decode(fw.FW.encode(options)) == options
+
+
+FLAG, BYTE = st.booleans(), st.integers(0, 255)
+FQS = st.builds(
+    fq.Fq,
+    *[WORD] * 4,
+    FLAG,
+    *[WORD] * 8,
+    FLAG,
+    st.lists(st.integers(0, 2), min_size=16, max_size=16).map(tuple),
+    st.tuples(*[st.integers(2**14, 2**31 - 1)] * 3),
+)
+TICKS = st.integers(0, fq_codel.NO_TIME - 1)
+FQ_CODELS = st.builds(fq_codel.FqCodel, WORD, WORD, WORD, TICKS, TICKS, FLAG, TICKS, st.tuples(BYTE, BYTE), WORD, WORD)
+CAKES = st.builds(
+    cake.Cake,
+    st.integers(0, 2**63),
+    FLAG,
+    st.sampled_from(cake.DIFFSERV),
+    st.sampled_from(cake.ISOLATION),
+    FLAG,
+    FLAG,
+    st.sampled_from(cake.ACK_FILTER),
+    FLAG,
+    WORD,
+    FLAG,
+    SIGNED,
+    WORD,
+    st.sampled_from(cake.FRAMING),
+    FLAG,
+    WORD,
+    WORD,
+    st.none(),
+)
+
+
+@given(FQS)
+def test_fq_decodes_what_it_encodes(options: fq.Fq) -> None:
+    assert fq.FQ_KIND.decode(fq.FQ_KIND.encode(options)) == options
+
+
+@given(CAKES)
+def test_cake_decodes_what_it_encodes(options: cake.Cake) -> None:
+    assert cake.CAKE_KIND.decode(cake.CAKE_KIND.encode(options)) == options
+
+
+@given(FQ_CODELS)
+def test_fq_codel_decodes_what_the_kernel_makes_of_what_it_encodes(options: fq_codel.FqCodel) -> None:
+    """Times come as microseconds, are held in units of 1024 ns, and are shown in microseconds cut once more."""
+    data = bytearray(fq_codel.FQ_CODEL_KIND.encode(options))
+    at = 0
+    while at < len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if kind in (1, 3, 7):  # TCA_FQ_CODEL_TARGET, _INTERVAL, _CE_THRESHOLD
+            (asked,) = struct.unpack_from("=I", data, at + 4)
+            struct.pack_into("=I", data, at + 4, ((asked * 1000 >> 10) << 10) // 1000)
+        at += length + 3 & ~3
+    assert fq_codel.FQ_CODEL_KIND.decode(bytes(data)) == options
+
+
+@given(st.builds(prio.Prio, st.integers(2, 16), st.lists(st.integers(0, 15), min_size=16, max_size=16).map(tuple)))
+def test_prio_decodes_what_it_encodes(options: prio.Prio) -> None:
+    assert prio.PRIO_KIND.decode(prio.PRIO_KIND.encode(options)) == options
