@@ -28,7 +28,7 @@ options:
       - Conditions are C(protocol), C(address), C(source), C(destination), C(port), C(source_port), C(destination_port), C(dscp), C(mac), C(mark),
         C(bridged) and C(in_interface).
       - Impairment keys are C(rate), C(ceil), C(burst), C(priority), C(overhead), C(mpu), C(linklayer), C(queue), C(discipline), C(limit),
-        C(delay), C(jitter), C(delay_correlation), C(loss), C(duplicate), C(corrupt), C(reorder), C(slot), C(seed), C(drop), C(keep_order),
+        C(delay), C(jitter), C(delay_correlation), C(distribution), C(loss), C(duplicate), C(corrupt), C(reorder), C(slot), C(seed), C(drop), C(keep_order),
         C(down) and C(enabled).
     type: list
     elements: dict

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -89,7 +90,10 @@ AT_ONCE = {FULL: 2, 100: 17}  # what a burst of 1600 bytes lets pass; the last o
 def fill(wire: Wire, device: str, size: int = FULL, at: str = NEAR) -> list[int]:
     """Numbers of what is left of 200 frames that a slow class got at once. Then it is made fast, by tc, to see them."""
     wire.send(200, size, at)
+    deadline = time.monotonic() + 0.3  # not every buffer drops
+    while time.monotonic() < deadline and not re.search(r"dropped [1-9]", sh(f"tc -s qdisc show dev {device}")):
+        pass
     shown = sh(f"tc class show dev {device}")
     (classid,) = re.findall(r"class htb (\S+) parent .* rate (?:100Kbit|6600bit)", shown)
     sh(f"tc class change dev {device} parent 7e57:1 classid {classid} htb rate 1gbit quantum 1514")
-    return numbers(wire.receive(FAR if at == NEAR else NEAR, quiet=0.4))
+    return numbers(wire.receive(FAR if at == NEAR else NEAR, quiet=0.2))

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, cast
 from .. import schema, units
 from ..errors import InvalidInput
 from ..node import IFB_NAME, ifb_name
-from ..schema import leaf, not_supported, whole_number
+from ..schema import leaf, whole_number
 from ..tc.kinds import netem
 from ..tc.kinds.htb import LINKLAYERS
 from .buffer import FULL_PACKET, WIRE, Discipline, Queue, Wire, parse_discipline, parse_queue, waiting_bytes
+from .drop import Drop, parse_drop
 from .match import Match, interface_name, parse_match, parse_matches
 
 ROOT_PATH = "impairment_interfaces"
@@ -23,6 +24,7 @@ CLASS_NAME_MAX = 64
 NEEDS = (
     ("jitter", "delay", "jitter varies a delay"),
     ("delay_correlation", "jitter", "delay_correlation is that of the jitter"),
+    ("distribution", "jitter", "a distribution is that of the jitter"),
     ("reorder", "delay", "what is reordered overtakes the packets that wait"),
     ("ceil", "rate", "ceil is how far a rate may borrow"),
     ("burst", "rate", "burst belongs to a rate"),
@@ -35,17 +37,6 @@ EMPTY = {
     "classes": "write a list of classes, or leave the key out",
 }
 WHOLE = "all"  # the class of an interface whose impairment stands on the interface itself
-
-
-class Drop(NamedTuple):
-    """One packet out of every `every` is lost: the one at the 0-based place `packet` of each group.
-
-    `across`: interfaces whose classes of this name share the count; none: each counts for itself.
-    """
-
-    every: int
-    packet: int
-    across: tuple[str, ...] = ()
 
 
 class Impairment(NamedTuple):
@@ -89,34 +80,6 @@ class Interface(NamedTuple):
         return self.name if self.direction == "egress" else ifb_name(self.name)
 
 
-def _drop(value: object, path: str) -> Drop:
-    fields = {
-        "every": whole_number(1, 65535),
-        "packet": whole_number(0, 65534),
-        "pattern": not_supported("patterns need the bpf backend, which this version does not have"),
-        "across": _interfaces,
-    }
-    found = schema.mapping(fields)(value, path)  # first what is known and refused: it may stand without every
-    every = found.get("every")
-    if every is None:
-        raise InvalidInput(f"{path}.every", None, "this key is required")
-    packet = found.get("packet", every - 1)
-    if packet >= every:
-        raise InvalidInput(
-            f"{path}.packet", packet, f"write a place from 0 to {every - 1}: the first packet of each {every} is 0"
-        )
-    return Drop(every, packet, found.get("across", ()))
-
-
-def _interfaces(value: object, path: str) -> tuple[str, ...]:
-    names = schema.sequence(interface_name)(value, path)
-    if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise InvalidInput(
-            path, value, "write two or more interfaces, each once: those whose packets are counted as one"
-        )
-    return tuple(sorted(names))
-
-
 _IMPAIRMENT: dict[str, schema.Parser] = {
     "rate": leaf(units.parse_rate),
     "ceil": leaf(units.parse_rate),
@@ -124,8 +87,7 @@ _IMPAIRMENT: dict[str, schema.Parser] = {
     "priority": whole_number(0, 7),
     **WIRE,
     **netem.IMPAIRMENTS,
-    "distribution": not_supported("jitter is uniform in this version; leave distribution out"),
-    "drop": _drop,
+    "drop": parse_drop,
     "queue": parse_queue,
     "discipline": parse_discipline,
     "limit": whole_number(1, 2**32 - 1),
@@ -137,6 +99,9 @@ _IMPAIRMENT: dict[str, schema.Parser] = {
 
 def _impairment(values: Mapping[str, Any], entry: Mapping[str, Any], path: str) -> Impairment:
     """An impairment of parsed values; contradictions are refused, with the value as `entry` has it."""
+    distribution = values.get("distribution")
+    if distribution and distribution.deviation:  # measured delays have both
+        values = {"delay": distribution.mean, "jitter": distribution.deviation, **values}
     for key, other, why in NEEDS:
         if values.get(key) and not values.get(other):
             raise InvalidInput(f"{path}.{key}", entry[key], f"{why}; write {other} as well")

@@ -32,6 +32,7 @@ IN_ORDER = 125 * 10**9  # 1000 gbit: with a rate netem sends in order even when 
 LEAST_PACKET = 64  # bytes on an Ethernet
 LINE_RATE = 125 * 10**6  # bytes per second: what may arrive for a class without a rate, in this reckoning
 DEFAULT_QUEUE = 1000  # packets: Linux' own txqueuelen
+WIDEST = 4  # jitters that a table of delays goes beyond the mean (16 bits in 1/8192)
 PACKET_MEMORY = 2304  # bytes that one queued full packet takes in the kernel
 MEMORY_SHARE = 16  # one leaf may hold 1/16 of the node's memory
 SUPERPACKET = 65536 + FULL_PACKET  # bytes: what TSO or GRO gathers counts as one packet
@@ -126,7 +127,8 @@ def needs_netem(asked: Impairment) -> list[str]:
 
 def _leaf(asked: Impairment, limit: int) -> Netem:
     in_order = asked.keep_order and not asked.netem.reorder.probability
-    lost: dict[str, Any] = {"loss": Chance(units.PERCENT_MAX)} if asked.down else {}
+    # netem adds a duplicate after a loss, so that one of both passes (netem_enqueue).
+    lost: dict[str, Any] = {"loss": Chance(units.PERCENT_MAX), "duplicate": Chance()} if asked.down else {}
     return asked.netem._replace(limit=limit, rate=IN_ORDER if in_order else 0, **lost)
 
 
@@ -154,6 +156,9 @@ def _told(asked: Impairment, rate: int, options: HtbClass) -> list[Computed]:
         told.append(Computed("quantum", f"{options.quantum}B", why))
     if asked.wire != Wire():
         told.append(Computed("wire", f"{wire_size(asked.wire, FULL_PACKET)}B", f"of a full packet of {FULL_PACKET} B"))
+    if asked.netem.distribution.deviation:
+        times = f"{units.time_text(asked.netem.delay)} {units.time_text(asked.netem.jitter)}"
+        told.append(Computed("distribution", times, "delay and jitter of the measured delays, where none are written"))
     size = _waiting_bytes(asked)
     if size is not None and asked.queue and asked.queue.unit == "time":
         told.append(Computed("queue", f"{size}B", "what the rate sends in that time"))
@@ -170,7 +175,8 @@ def _limit(asked: Impairment, memory: int) -> tuple[int, list[Computed]]:
         return asked.limit, []
     apart = waiting(asked) is not None
     rate = LINE_RATE if apart else asked.rate or LINE_RATE  # with a queue apart nothing is lost before it
-    under_way = -(-(asked.netem.delay + asked.netem.jitter) * rate // (LEAST_PACKET * 10**9))
+    spread = asked.netem.jitter * (WIDEST if asked.netem.distribution.identity else 1)
+    under_way = -(-(asked.netem.delay + spread) * rate // (LEAST_PACKET * 10**9))
     wanted = under_way + max(_waiting_packets(asked), DEFAULT_QUEUE)
     bound = max(memory // MEMORY_SHARE // PACKET_MEMORY, DEFAULT_QUEUE)
     why = f"{under_way} packets of {LEAST_PACKET} B under way in the delay, and the buffer"

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..impairment.buffer import Wire, wire_size
+from ..tc.kinds import distribution
 from ..tc.kinds.htb import LINKLAYERS
 from ..units import PERCENT_MAX, parse_integer, parse_percent, parse_rate, parse_size, parse_time
 
@@ -21,7 +23,8 @@ class Asked(NamedTuple):
     rate: float = 0.0  # bits per second that a lone flow of the class gets: the ceil where there is one
     delay: float = 0.0  # seconds
     jitter: float = 0.0  # seconds
-    normal: bool = False  # the jitter follows a table rather than a uniform spread
+    middle: float = 0.0  # seconds from the delay to the median of the delays
+    spread: float = 1.0  # jitters between the quartiles of the delays
     loss: float = 0.0  # share of packets, in the long run
     loss_memory: float = 0.0  # correlation of one packet's fate with the next one's, 0 to 1
     every: int = 0  # each so-manieth packet is dropped
@@ -108,7 +111,20 @@ def parse_asked(keys: Mapping[str, Any]) -> Asked:
         except (ValueError, TypeError, KeyError):
             unjudged.append(key)
     unjudged.extend(key for key in ("slot", "delay_correlation") if keys.get(key))
+    found |= _distribution(keys.get("distribution"), found)
     return Asked(rate=_rate(keys), unjudged=tuple(unjudged), **found)
+
+
+def _distribution(value: Any, found: Mapping[str, float]) -> dict[str, float]:
+    """What a distribution says of the delays: their middle and their spread, by the table that netem draws from."""
+    if value in (None, "uniform"):
+        return {}
+    asked = distribution.parse(value, "distribution")
+    numbers = struct.unpack(f"={distribution.SIZE}h", distribution.table(asked))  # in order
+    low, middle, high = (numbers[distribution.SIZE * part // 4] / distribution.SCALE for part in (1, 2, 3))
+    jitter = found.get("jitter", asked.deviation / 1e9)
+    delay = found.get("delay", asked.mean / 1e9)
+    return {"delay": delay, "jitter": jitter, "middle": middle * jitter, "spread": high - low}
 
 
 def _rate(keys: Mapping[str, Any]) -> float:
@@ -127,7 +143,7 @@ def _take(key: str, value: Any, found: dict[str, Any]) -> None:
     if key in ("delay", "jitter"):
         found[key] = parse_time(value) / 1e9
     elif key == "distribution":
-        found["normal"] = value != "uniform"
+        pass  # with the delay and the jitter that it belongs to
     elif key == "loss":
         found["loss"], found["loss_memory"] = _loss(value)
     elif key == "drop":

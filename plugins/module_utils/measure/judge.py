@@ -131,16 +131,16 @@ def judge_delay(
     return Verdict(ok, f"{1000 * got:.2f}ms", f"±{1000 * tolerance:.2f}ms", len(through), note)
 
 
-def judge_jitter(asked: float, took: Sequence[float], normal: bool) -> Verdict:
+def judge_jitter(asked: float, took: Sequence[float], spread: float = 1.0) -> Verdict:
     """The delay's spread, from its quartiles, which a few late packets do not move.
 
-    netem's jitter is half the width of a uniform spread, which is also the distance of its quartiles; or the standard
-    deviation of a table, whose quartiles are 1.349 of them apart.
+    netem's jitter is half the width of a uniform spread, which is also the distance of its quartiles. Those of another
+    distribution are `spread` jitters apart: 1.349 of a normal one.
     """
     if len(took) < 20:
         return Verdict(False, "", "", len(took), "too few answers to judge a spread")
     low, _middle, high = statistics.quantiles(took, n=4)
-    got = (high - low) / (1.349 if normal else 1)
+    got = (high - low) / spread
     tolerance = 0.001 + STRICT * asked / math.sqrt(len(took))  # a quartile distance scatters by about jitter / √n
     return Verdict(abs(got - asked) <= tolerance, f"{1000 * got:.2f}ms", f"±{1000 * tolerance:.2f}ms", len(took))
 

@@ -47,11 +47,12 @@ def delay_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     through, base = measured.times(flow, "us"), measured.times(flow, "unimpaired_us")
     if asked.reorder and base:  # what overtakes is not delayed: judged by `reorder`
         through = [one for one in through if one - min(base) > asked.delay / 2]
-    verdict = judge.judge_delay(asked.delay, through, base, asked.jitter, _inside(measured, flow))
-    yield _row(subject, "delay", _time(asked.delay), verdict)
+    middle = asked.delay + asked.middle
+    verdict = judge.judge_delay(middle, through, base, asked.jitter, _inside(measured, flow))
+    yield _row(subject, "delay", _time(middle), verdict)
     if asked.jitter:
-        spread = measured.inside(flow, flow.id)  # by the node's own clock: nothing else's jitter is in it
-        yield _row(subject, "jitter", _time(asked.jitter), judge.judge_jitter(asked.jitter, spread, asked.normal))
+        took = measured.inside(flow, flow.id)  # by the node's own clock: nothing else's jitter is in it
+        yield _row(subject, "jitter", _time(asked.jitter), judge.judge_jitter(asked.jitter, took, asked.spread))
 
 
 class Left(NamedTuple):

@@ -29,3 +29,15 @@ def test_rate_at_layer_2(keys: dict[str, Any], rate: float) -> None:
     found = parse_asked({**keys, "queue": "100ms", "discipline": "pfifo"})
     assert found.rate == pytest.approx(rate)
     assert not found.unjudged
+
+
+def test_the_middle_and_the_spread_of_distributions() -> None:
+    plain = {"delay": "50ms", "jitter": "10ms"}
+    assert parse_asked(plain) == parse_asked({**plain, "distribution": "uniform"})
+    normal = parse_asked({**plain, "distribution": "normal"})
+    assert (normal.middle, normal.spread) == (pytest.approx(0, abs=1e-5), pytest.approx(1.349, abs=1e-3))
+    pareto = parse_asked({**plain, "distribution": "pareto"})
+    assert pareto.middle == pytest.approx(-0.0032, abs=1e-4)  # most come early, a few very late
+    measured = parse_asked({"distribution": ["10ms", "20ms", "20ms", "30ms"]})
+    assert (measured.delay, measured.jitter) == (pytest.approx(0.02), pytest.approx(0.00707, abs=1e-5))
+    assert not measured.unjudged
