@@ -50,8 +50,9 @@ class Lab(NamedTuple):
         return Path(runtime, "impair.testbed", self.name)
 
     def run(self, node: str, argv: Sequence[str], stdin: str | None = None, check: bool = True) -> Done:
-        """Run a program on a node, over ssh."""
-        return run(["ssh", "-F", str(self.run_dir / "ssh_config"), node, shlex.join(argv)], stdin, check)
+        """Run a program on a node, over an ssh connection that is kept: a new one costs the node half a second."""
+        kept = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={self.run_dir}/kept-%n"]
+        return run(["ssh", "-F", str(self.run_dir / "ssh_config"), *kept, node, shlex.join(argv)], stdin, check)
 
     def playbook(self, name: str, *arguments: str, check: bool = True, timeout: float = 280) -> Done:
         """Run one of the project's playbooks on this lab."""

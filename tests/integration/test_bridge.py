@@ -34,6 +34,10 @@ auto dummy7
 iface dummy7 inet manual
 \tpre-up ip link add dummy7 type dummy || true
 source-directory /etc/network/interfaces.d"""
+# A bridge is up once a port forwards, and a route follows each address that nobody else turned out to have.
+SETTLE = """while [ "$(cat /sys/class/net/br0/operstate 2>/dev/null)" = down ]; do sleep 0.1; done
+while ip -6 address show tentative | grep -q .; do sleep 0.1; done
+"""
 SNAPSHOT = r"""ip -d address | sed 's/minmtu.*//; s/ qdisc [a-z_]*//; s/ tentative//; /valid_lft/d'
 ip route show table all | sort
 sort /run/network/ifstate; cat /etc/network/interfaces; stat -c '%n %a %u %g %s' /etc/network/interfaces
@@ -42,7 +46,7 @@ ls -R /etc/network /etc/systemd/network /etc/NetworkManager /var/lib/impair.test
 
 def snapshot(lab: Lab, node: str = "master") -> str:
     """Interfaces, addresses, routes and files, without the times that pass by themselves."""
-    return lab.run(node, ["sh", "-c", SNAPSHOT]).stdout
+    return lab.run(node, ["sh", "-c", SETTLE + SNAPSHOT]).stdout
 
 
 def over_the_port(lab: Lab) -> list[str]:
@@ -70,7 +74,6 @@ def values(output: str) -> dict[str, Any]:
 @pytest.fixture
 def master(lab: Lab) -> Iterator[Lab]:
     """The master as a plain host at 192.168.1.107 on eth0, configured by hand."""
-    bridge(lab, {"state": "absent"})
     first = lab.run("master", ["cat", MAIN]).stdout
     lab.run("master", ["sh", "-c", f"cat > {MAIN}"], stdin=FOREIGN)
     lab.run("master", ["sh", "-c", f"chmod 640 {MAIN}; ifup eth0 dummy7"])
@@ -171,24 +174,16 @@ def test_a_port_that_was_taken_out_goes_back_without_touching_the_bridge(master:
 def test_what_is_live_is_what_boots(master: Lab) -> None:
     bridge(master, BRIDGE)
     live = "ip -d address | sed 's/minmtu.*//; s/^[0-9]*: //; s/ tentative//; /valid_lft/d; /id 8000/d'; ip route"
-    before = master.run("master", ["sh", "-c", live]).stdout
+    before = master.run("master", ["sh", "-c", SETTLE + live]).stdout
     master.run("master", ["sh", "-c", "ifdown br0 && ifup br0"])
-    assert master.run("master", ["sh", "-c", live]).stdout == before
+    assert master.run("master", ["sh", "-c", SETTLE + live]).stdout == before
     assert bridge(master, BRIDGE).stdout.startswith("master | SUCCESS")
 
 
-REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"ports": []}, "bridge_ports"),
-    ({"ports": ["eth0", "eth0"]}, "bridge_ports[1]"),
+REFUSED: list[tuple[dict[str, Any], str]] = [  # what only the node can know, and one that anybody can
     ({"ports": ["eth0", "eth9"]}, "bridge_ports[1]"),
-    ({"ports": ["eth0", "br0"]}, "bridge_ports[1]"),
-    ({"name": "a-name-of-16-chrs"}, "bridge_name"),
     ({"name": "mgmt0"}, "bridge_name"),
-    ({"address": "192.168.1.107"}, "bridge_address"),
-    ({"address": "192.168.1.256/24"}, "bridge_address"),
     ({"gateway": "10.0.0.1"}, "bridge_gateway"),
-    ({"hw": "01:00:00:00:00:01"}, "bridge_hw"),
-    ({"fd": 31}, "bridge_fd"),
 ]
 
 

@@ -79,7 +79,7 @@ def filters(draw: st.DrawFn, minors: list[int], inner: list[int]) -> list[dict[s
 
 
 @settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(trees(), min_size=2, max_size=3))
 def test_any_way_leads_to_what_tc_makes(benches: list[Bench], way: list[oracle.Tree]) -> None:
@@ -97,7 +97,7 @@ def test_any_way_leads_to_what_tc_makes(benches: list[Bench], way: list[oracle.T
     assert typed.state() == theirs.state()
 
 
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=trees(), second=trees())
 def test_check_mode_tells_the_same_steps_and_writes_nothing(
     benches: list[Bench], first: oracle.Tree, second: oracle.Tree

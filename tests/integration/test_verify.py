@@ -92,8 +92,8 @@ def judged(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
     file.write_text(json.dumps({**variables, "measure_report": str(report)}))
     lab.playbook("site", "--tags", "node,bridge")
     try:
-        for line in [*tree(RIGHT, right=True), *tree(WRONG, right=False)]:
-            lab.run("master", ["tc", *line.split()])
+        lines = [*tree(RIGHT, right=True), *tree(WRONG, right=False)]
+        lab.run("master", ["tc", "-batch", "-"], stdin="".join(f"{line}\n" for line in lines))
         done = lab.playbook("verify", "-e", f"@{file}", check=False)
         assert report.exists(), done.stdout + done.stderr
         yield done.stdout, json.loads(report.read_text())

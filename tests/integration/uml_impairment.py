@@ -435,7 +435,7 @@ def interfaces(draw: st.DrawFn) -> list[dict[str, Any]]:
     return found
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(interfaces(), interfaces())
 def test_the_way_does_not_matter(node: Node, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> None:
     engine.clear()  # what a failed example left
