@@ -22,11 +22,22 @@ options:
     required: true
   qdiscs:
     description:
-      - Qdiscs as C({parent, handle, kind, …}). C(parent) is C(root) or a class; exactly one has parent C(root), and needs a handle.
+      - Qdiscs as C({parent, handle, kind, …}). C(parent) is C(root), a class, a band of C(prio) (C("1:1"), C("1:2"), …) or the one place
+        below C(netem) and C(tbf) (C("1:1") or C("1:")). One has parent C(root), and a handle; so has each with queues below it.
       - Handles are written in quotes, such as C("1:"), and are hexadecimal as in tc(8). A leaf without a handle gets one from the kernel.
       - Kinds are C(htb) (C(default), C(r2q), C(direct_qlen)), C(netem) (C(delay), C(jitter), C(delay_correlation), C(loss), C(duplicate),
-        C(corrupt), C(reorder), C(rate), C(packet_overhead), C(cell_size), C(cell_overhead), C(slot), C(limit), C(ecn), C(seed)),
-        C(tbf) (C(rate), C(burst), C(limit), C(latency), C(peakrate), C(mtu)), C(pfifo) and C(bfifo) (C(limit)).
+        C(corrupt), C(reorder), C(distribution), C(rate), C(packet_overhead), C(cell_size), C(cell_overhead), C(slot), C(limit), C(ecn), C(seed)),
+        C(tbf) (C(rate), C(burst), C(limit), C(latency), C(peakrate), C(mtu)), C(pfifo) and C(bfifo) (C(limit)),
+        C(prio) (C(bands), C(priomap), a list of 16 bands counted from 0), C(fq) (C(limit), C(flow_limit), C(quantum), C(initial_quantum),
+        C(pacing), C(maxrate), C(buckets), C(refill_delay), C(orphan_mask), C(low_rate_threshold), C(ce_threshold), C(timer_slack), C(horizon),
+        C(horizon_drop), C(priomap), C(weights)), C(fq_codel) (C(limit), C(flows), C(quantum), C(target), C(interval), C(ecn), C(ce_threshold),
+        C(ce_threshold_selector), C(memory_limit), C(drop_batch)), C(cake) (C(bandwidth), C(autorate_ingress), C(diffserv), C(isolation), C(nat),
+        C(wash), C(ack_filter), C(split_gso), C(rtt), C(raw), C(overhead), C(mpu), C(framing), C(ingress), C(memlimit), C(fwmark)) and C(plug)
+        (C(limit), which is sent when the plug is made; the kernel shows nothing of a plug).
+      - C(distribution) is C(uniform), C(normal), C(pareto), C(paretonormal) or a list of measured delays, whose mean and deviation are then the
+        C(delay) and C(jitter) that are not written. C(slot) is C({min, max, packets, bytes}) or C({distribution, delay, jitter, packets, bytes}).
+      - C(ingress) and C(clsact) stand where packets arrive, and need neither C(parent) nor handle. Without one of them in the tree,
+        what somebody else has there is left alone; so is the root where the tree has only one of these.
     type: list
     elements: dict
     default: []
@@ -38,7 +49,8 @@ options:
     default: []
   filters:
     description:
-      - Filters as C({parent, prio, protocol, kind, flowid, …}); C(protocol) is C(all) when it is left out.
+      - Filters as C({parent, prio, protocol, kind, flowid, …}); C(protocol) is C(all) when it is left out. C(parent) is a qdisc with classes or
+        bands, a class with children, C(ingress) (C("ffff:fff2")), or C(egress) (C("ffff:fff3"), of C(clsact)).
       - C(fw) takes the mark as C(handle), and C(mask) and C(indev). C(u32) takes C(match), a list of matches as in tc-u32(8), and C(indev).
     type: list
     elements: dict
@@ -78,6 +90,15 @@ EXAMPLES = r"""
     filters:
       - {parent: "1:", prio: 1, kind: fw, handle: 2, flowid: "1:2"}
       - {parent: "1:", prio: 2, kind: u32, protocol: ip, match: [ip dport 7575 0xffff], flowid: "1:1"}
+
+- name: Interactive traffic first, the rest with delays as they were measured, in a queue of 64 kB
+  impair.testbed.tc:
+    interface: eth0
+    qdiscs:
+      - {parent: root, handle: "1:", kind: prio, bands: 2, priomap: [1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]}
+      - {parent: "1:1", handle: "10:", kind: fq_codel, target: 2ms}
+      - {parent: "1:2", handle: "20:", kind: netem, distribution: "{{ lookup('file', 'rtt.txt').splitlines() }}"}
+      - {parent: "20:1", kind: bfifo, limit: 64kB}
 
 - name: As the interface was
   impair.testbed.tc:

@@ -64,9 +64,7 @@ TREES: dict[str, dict[str, Any]] = {
         at("1:3", "pfifo", limit=9),
         filters=({"prio": 1, "flowid": "1:1"}, {"prio": 1, "flowid": "1:3"}, {"prio": 2, "flowid": "1:2"}),
     ),
-    "prio with more bands": root(
-        {**PRIO, "bands": 5}, at("1:5", "netem", "10:", **NETEM), at("1:4", "pfifo", limit=9)
-    ),
+    "prio with more bands": root({**PRIO, "bands": 5}, at("1:5", "netem", "10:", **NETEM), at("1:4", "pfifo", limit=9)),
     "prio with fewer bands": root({**PRIO, "bands": 2, "priomap": [0, 1] * 8}, at("1:2", "netem", "10:", **NETEM)),
     "prio below prio": root(
         PRIO,
@@ -167,6 +165,24 @@ def test_the_place_below_netem_and_tbf_has_two_names(both: tuple[Bench, Bench]) 
         assert not ours.run(TREES[name]).changed
         assert not ours.run({"qdiscs": [top, {**queue, "parent": "1:"}]}).changed
         ours.clear()
+
+
+def test_what_others_hung_below_a_queue_goes(both: tuple[Bench, Bench]) -> None:
+    """Also below one whose handle the kernel chose."""
+    ours, theirs = both
+    wanted = htb(CLASS, {"classid": "1:2"}, qdiscs=[at("1:1", "netem", **NETEM), at("1:2", "tbf", "20:", **TBF)])
+    theirs.make(wanted)
+    ours.run(wanted)
+    automatic = next(qdisc.handle for qdisc in ours.observed().qdiscs if qdisc.kind == "netem")
+    ours.tc(
+        [
+            f"qdisc add dev {ours.device} parent {automatic >> 16:x}:1 handle 7: prio",
+            f"qdisc add dev {ours.device} parent 7:1 handle 8: bfifo limit 9000",
+            f"qdisc add dev {ours.device} parent 20:1 handle 9: netem delay 1ms",
+        ]
+    )
+    assert len(ours.run(wanted).steps) == 3  # a tbf that loses its queue is given one of its own by a change
+    assert ours.state() == theirs.state()
 
 
 def test_plug_is_made_and_its_limit_cannot_be_seen(both: tuple[Bench, Bench]) -> None:

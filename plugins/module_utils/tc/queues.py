@@ -28,104 +28,118 @@ def plan(device: Device, current: Tree, desired: Tree) -> tuple[list[tuple[int, 
 
     And the handles of those that stand no longer: their filters go with them.
     """
-    gone: set[int] = set()
-    return list(_steps(device, current, desired, gone)), gone
+    standing, wanted = _Standing(current), _by_parent(desired)
+    if current.root and desired.root:
+        standing.stays(current.root, desired.root, same("qdisc", desired.root, current.root))
+    steps = list(_in_the_way(device, standing, wanted))
+    steps += _towards(device, standing, wanted)
+    steps += _away(device, standing, wanted, desired)
+    return steps, standing.gone
 
 
-def _steps(device: Device, current: Tree, desired: Tree, gone: set[int]) -> Iterator[tuple[int, Step]]:
-    found, wanted = _by_parent(current), _by_parent(desired)
-    old, new = _by_handle(found), _by_handle(wanted)
-    below = _below(found)
+class _Standing:
+    """What stands while the steps are taken, one after the other."""
 
-    def lose(qdisc: Qdisc) -> None:
+    def __init__(self, current: Tree) -> None:
+        self.by_parent = _by_parent(current)
+        self.gone: set[int] = set()
+        self.above: Queues = {}  # the qdiscs that stay, by their handles, with the options that are wanted
+        self.limited: set[int] = set()  # handles of tbf that change, and so set the limit of a fifo below them
+        self._by_handle = _by_handle(self.by_parent)
+        self._below = _below(self.by_parent)
+
+    def lose(self, qdisc: Qdisc) -> None:
         """This queue and all that hang below it."""
         pending = [qdisc]
         while pending:
             lost = pending.pop()
-            gone.add(lost.handle)
-            found.pop(lost.parent, None)
-            pending += below.get(lost.handle, [])
+            self.gone.add(lost.handle)
+            self.by_parent.pop(lost.parent, None)
+            pending += self._below.get(lost.handle, [])
 
-    def fewer(before: Qdisc, after: Qdisc) -> None:
-        """What hangs below bands that a change takes away."""
-        for place in set(places_below(before)) - set(places_below(after)):
-            if place in found:
-                lose(found[place])
-
-    limited: set[int] = set()
-    if current.root and desired.root:
-        fewer(current.root, desired.root)
-        if desired.root.kind == "tbf" and not same("qdisc", desired.root, current.root):
-            limited.add(current.root.handle)
-    for moved in _in_the_way(found, wanted):
-        if found.get(moved.parent) == moved:
-            yield _place(old, moved), qdisc_step(device, "del", moved, caution=QUEUE_LOST)
-            lose(moved)
-    for qdisc in _parents_first(wanted, new):
-        known = found.get(qdisc.parent)
-        for step in _queue(device, known, qdisc, qdisc.parent & MAJOR in limited):
-            yield _place(new, qdisc), step
-        if known and _replaced(known, qdisc):
-            lose(known)
-        elif known and qdisc.kind == "tbf" and not same("qdisc", qdisc, known):
-            limited.add(known.handle)
-        elif known:
-            fewer(known, qdisc)
-    left = [known for parent, known in found.items() if parent not in wanted]
-    places = _places(found, wanted, current, desired) if left else set()
-    for known in left:
-        if known.parent not in places:
-            continue  # it goes with what is above it
-        gone.add(known.handle)
-        yield _place(old, known), qdisc_step(device, "del", known, retire=True, caution=QUEUE_LOST)
-        above = new.get(known.parent & MAJOR) or desired.root
-        if above and above.kind == "tbf":  # without a queue it drops everything, until a change gives it one
-            yield _place(old, known), qdisc_step(device, "change", above, CHANGE, retire=True)
-
-
-def _queue(device: Device, known: Qdisc | None, wanted: Qdisc, limited: bool) -> Iterator[Step]:
-    """`limited`: the tbf above changes, which sets the limit of a fifo as well (net/sched/sch_tbf.c, tbf_change)."""
-    if known is None:
-        yield qdisc_step(device, "add", wanted, ADD)
-    elif _replaced(known, wanted):
-        if wanted.handle not in (0, known.handle) or (not wanted.handle and wanted.kind != known.kind):
-            yield qdisc_step(device, "replace", wanted, REPLACE, caution=QUEUE_LOST)
+    def stays(self, known: Qdisc, wanted: Qdisc, as_it_is: bool) -> None:
+        """The qdisc stays, or changes, and loses what hangs below bands that go (net/sched/sch_prio.c, prio_tune)."""
+        self.above[known.handle] = wanted._replace(handle=known.handle)
+        if as_it_is:
             return
-        # Under a handle that stands the kernel only changes, and no kind into another.
-        yield qdisc_step(device, "del", known, caution=QUEUE_LOST)
-        yield qdisc_step(device, "add", wanted, ADD)
-    elif not same("qdisc", wanted, known) or (limited and wanted.kind in ("pfifo", "bfifo")):
-        yield qdisc_step(device, "change", wanted._replace(handle=known.handle), CHANGE, known=known)
+        for place in set(places_below(known)) - set(places_below(self.above[known.handle])):
+            if place in self.by_parent:
+                self.lose(self.by_parent[place])
+        if wanted.kind == "tbf":  # net/sched/sch_tbf.c, tbf_change
+            self.limited.add(known.handle)
+
+    def place(self, qdisc: Qdisc) -> int:
+        return _place(self._by_handle, qdisc)
 
 
-def _replaced(known: Qdisc, wanted: Qdisc) -> bool:
-    """Whether a new queue takes the place of the one that stands."""
-    if known.kind != wanted.kind or wanted.handle not in (0, known.handle):
-        return True
-    if isinstance(wanted.options, Raw) or same("qdisc", wanted, known):
-        return False
-    return bool(codec("qdisc", wanted.kind).unchangeable(known.options, wanted.options))
+def _in_the_way(device: Device, standing: _Standing, wanted: Queues) -> Iterator[tuple[int, Step]]:
+    """Queues whose handle is wanted below another parent: naming it there would graft the old queue as it is."""
+    places = {qdisc.handle: parent for parent, qdisc in wanted.items() if qdisc.handle}
+    for parent, known in list(standing.by_parent.items()):
+        if parent in standing.by_parent and places.get(known.handle, parent) != parent:
+            yield standing.place(known), qdisc_step(device, "del", known, caution=QUEUE_LOST)
+            standing.lose(known)
 
 
-def _places(found: Queues, wanted: Queues, current: Tree, desired: Tree) -> set[int]:
-    """Parents that stay, and have a place for a queue that somebody has to take away."""
+def _towards(device: Device, standing: _Standing, wanted: Queues) -> Iterator[tuple[int, Step]]:
+    by_handle = _by_handle(wanted)
+    for qdisc in _parents_first(wanted, by_handle):
+        known = standing.by_parent.get(qdisc.parent)
+        if known is None:
+            yield _place(by_handle, qdisc), qdisc_step(device, "add", qdisc, ADD)
+            continue
+        fits = _fits(known, qdisc)
+        if fits == ANOTHER:
+            yield from ((_place(by_handle, qdisc), step) for step in _another(device, known, qdisc))
+            standing.lose(known)
+            continue
+        if fits == CHANGED or (qdisc.kind in ("pfifo", "bfifo") and qdisc.parent & MAJOR in standing.limited):
+            changed = qdisc._replace(handle=known.handle)
+            yield _place(by_handle, qdisc), qdisc_step(device, "change", changed, CHANGE, known=known)
+        standing.stays(known, qdisc, fits == SAME)
+
+
+def _away(device: Device, standing: _Standing, wanted: Queues, desired: Tree) -> Iterator[tuple[int, Step]]:
+    """Queues that nobody wants; those whose class or qdisc goes, go with it."""
+    left = [known for parent, known in standing.by_parent.items() if parent not in wanted]
+    if not left:
+        return
     inner = {entry.parent for entry in desired.classes}  # a class that gets children loses its leaf by itself
     places = {entry.handle for entry in desired.classes} - inner
-    standing = {qdisc.handle for qdisc in found.values()}
-    above = [qdisc for qdisc in wanted.values() if qdisc.handle in standing]
-    if current.root and desired.root and current.root.handle == desired.root.handle:
-        above.append(desired.root)
-    return places.union(*(places_below(qdisc) for qdisc in above))
+    places.update(*(places_below(qdisc) for qdisc in standing.above.values()))
+    for known in left:
+        if known.parent not in places:
+            continue
+        standing.gone.add(known.handle)
+        yield standing.place(known), qdisc_step(device, "del", known, retire=True, caution=QUEUE_LOST)
+        above = standing.above.get(known.parent & MAJOR)
+        if above and above.kind == "tbf":  # without a queue it drops everything, until a change gives it one
+            yield standing.place(known), qdisc_step(device, "change", above, CHANGE, retire=True)
+
+
+SAME, CHANGED, ANOTHER = range(3)
+
+
+def _fits(known: Qdisc, wanted: Qdisc) -> int:
+    """Whether the queue that stands is as wanted, can be changed to it, or has to make way for another."""
+    if known.kind != wanted.kind or wanted.handle not in (0, known.handle):
+        return ANOTHER
+    if same("qdisc", wanted, known):
+        return SAME
+    return ANOTHER if codec("qdisc", wanted.kind).unchangeable(known.options, wanted.options) else CHANGED
+
+
+def _another(device: Device, known: Qdisc, wanted: Qdisc) -> Iterator[Step]:
+    if wanted.handle not in (0, known.handle) or (not wanted.handle and wanted.kind != known.kind):
+        yield qdisc_step(device, "replace", wanted, REPLACE, caution=QUEUE_LOST)
+        return
+    # Under a handle that stands the kernel only changes, and no kind into another.
+    yield qdisc_step(device, "del", known, caution=QUEUE_LOST)
+    yield qdisc_step(device, "add", wanted, ADD)
 
 
 def _by_parent(tree: Tree) -> Queues:
     return {qdisc.parent: qdisc for qdisc in tree.qdiscs if qdisc.parent != ROOT and side(qdisc.parent) == ROOT}
-
-
-def _in_the_way(found: Queues, wanted: Queues) -> list[Qdisc]:
-    """Queues whose handle is wanted below another parent: naming it there would graft the old queue as it is."""
-    places = {qdisc.handle: parent for parent, qdisc in wanted.items() if qdisc.handle}
-    return [qdisc for parent, qdisc in found.items() if places.get(qdisc.handle, parent) != parent]
 
 
 def _by_handle(queues: Queues) -> Queues:

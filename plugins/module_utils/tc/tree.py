@@ -168,12 +168,13 @@ def _check_handles(tree: Tree) -> None:
 def _check_queues(tree: Tree, handles: set[int]) -> None:
     """Every queue has a place of its own, and a way from there up to the root."""
     above = {place: qdisc for qdisc in tree.qdiscs if qdisc.handle for place in places_below(qdisc)}
+    ends = handles | BOTH
     parents: set[int] = set()
     for index, qdisc in enumerate(tree.qdiscs):
         at, steps = qdisc.parent, 0
         while at in above and steps < len(above):
             at, steps = above[at].parent, steps + 1
-        if qdisc.parent in parents or at not in handles | BOTH:
+        if qdisc.parent in parents or at not in ends:
             allowed = "write root, a class of this tree, or a place below a prio, netem or tbf of this tree, each once"
             raise InvalidInput(f"qdiscs[{index}].parent", handle_text(qdisc.parent), allowed)
         parents.add(qdisc.parent)
