@@ -28,8 +28,8 @@ options:
       - Conditions are C(protocol), C(address), C(source), C(destination), C(port), C(source_port), C(destination_port), C(dscp), C(mac), C(mark),
         C(bridged) and C(in_interface).
       - Impairment keys are C(rate), C(ceil), C(burst), C(priority), C(overhead), C(mpu), C(linklayer), C(queue), C(discipline), C(limit),
-        C(delay), C(jitter), C(delay_correlation), C(distribution), C(loss), C(duplicate), C(corrupt), C(reorder), C(slot), C(seed), C(drop), C(keep_order),
-        C(down) and C(enabled).
+        C(delay), C(jitter), C(delay_correlation), C(distribution), C(loss), C(ecn), C(duplicate), C(corrupt), C(reorder), C(slot), C(seed), C(drop),
+        C(keep_order), C(down) and C(enabled).
     type: list
     elements: dict
     default: []
@@ -117,7 +117,7 @@ backends:
   returned: O(state=present)
   type: list
   elements: dict
-  sample: [{interface: eth0, direction: egress, class: device, impairment: drop, backend: gact, why: "counts exactly, every packet that the class's filters take"}]
+  sample: [{interface: eth0, direction: egress, class: device, impairment: drop, backend: gact, why: "counts exactly, every packet"}]
 confirm:
   description: The command that confirms the change before the node takes it back; empty when there is nothing to confirm.
   returned: always

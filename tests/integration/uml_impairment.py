@@ -25,7 +25,7 @@ from plugins.module_utils.capabilities import load
 from plugins.module_utils.errors import ForeignState, InvalidInput, RolledBack
 from plugins.module_utils.impairment import engine
 from plugins.module_utils.impairment.engine import Outcome
-from plugins.module_utils.tc.kinds import netem
+from plugins.module_utils.tc.kinds import netem_words
 from tests.integration.places import run
 from tests.unit.impairment.refused import BY_THE_PARSER, ON_THE_NODE
 
@@ -227,7 +227,7 @@ def test_a_change_that_fails_leaves_nothing_and_forgets_what_it_saw(
 ) -> None:
     before = dump(node)
     with monkeypatch.context() as broken:
-        broken.setattr(netem, "JITTER_MAX", 2**40)  # the kernel cuts it, without a word
+        broken.setattr(netem_words, "JITTER_MAX", 2**40)  # the kernel cuts it, without a word
         with pytest.raises(RolledBack, match=r"reads back differently.*the state before was restored"):
             apply([{"name": ALONE, "delay": "5s", "jitter": "5s"}])
     assert dump(node) == before
@@ -386,7 +386,7 @@ def remains(node: Node) -> str:
 RATES = st.sampled_from(["8kbit", "128kbit", "1mbit", "1.5mbit", "10mbit", "1gbit"])
 TIMES = st.sampled_from(["0", "1us", "5ms", "50ms", "1.5s"])
 PERCENTS = st.sampled_from(["0%", "0.1%", "1%", "33.3%", "100%"])
-ASKED = st.fixed_dictionaries(
+PLAIN = st.fixed_dictionaries(
     {"rate": RATES},
     optional={
         "delay": TIMES,
@@ -402,6 +402,12 @@ ASKED = st.fixed_dictionaries(
         "enabled": st.booleans(),
     },
 )
+SPREADS: list[dict[str, Any]] = [
+    {},
+    {"delay": "5ms", "jitter": "1ms", "distribution": "pareto"},
+    {"delay": "9ms", "distribution": ["1ms", "2ms", "9ms"]},
+]
+ASKED = st.builds(lambda plain, spread: {**plain, **spread}, PLAIN, st.sampled_from(SPREADS))
 MATCHES = st.fixed_dictionaries(
     {"protocol": st.sampled_from(["tcp", "udp"])},
     optional={

@@ -212,6 +212,30 @@ def test_jitter_is_distributed_as_asked(wire: Wire) -> None:
     assert 0.2 < sum(one > 90 for one in held) / len(held) < 0.3
 
 
+def through_ipv4(congestion: int) -> int | None:
+    """The ECN field (RFC 3168) with which a packet of this one arrives; None: it is lost."""
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, congestion, 40, 0, 0, 64, 17, 0, bytes(4), bytes(4))
+    with (
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as near,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as far,
+    ):
+        near.bind((NEAR, 0))
+        far.bind((FAR, 0x0800))
+        far.settimeout(0.2)
+        near.send(b"\xff" * 6 + bytes(6) + b"\x08\0" + head + bytes(20))
+        try:
+            return far.recv(100)[15] & 3
+        except TimeoutError:
+            return None
+
+
+def test_ecn_marks_what_would_be_lost(wire: Wire) -> None:
+    apply(loss="100%", ecn=True)
+    assert [through_ipv4(field) for field in (0, 1, 2, 3)] == [None, 3, 3, 3]
+    apply(loss="100%", ecn=True, down=True)
+    assert through_ipv4(2) is None
+
+
 def test_slots_gather_packets(wire: Wire) -> None:
     apply(slot={"min": "60ms", "max": "60ms", "packets": 3})
     came = [arrival.at for arrival in wire.burst(15)]

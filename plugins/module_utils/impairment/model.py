@@ -25,6 +25,7 @@ NEEDS = (
     ("jitter", "delay", "jitter varies a delay"),
     ("delay_correlation", "jitter", "delay_correlation is that of the jitter"),
     ("distribution", "jitter", "a distribution is that of the jitter"),
+    ("ecn", "loss", "ecn marks the packets that would be lost"),
     ("reorder", "delay", "what is reordered overtakes the packets that wait"),
     ("ceil", "rate", "ceil is how far a rate may borrow"),
     ("burst", "rate", "burst belongs to a rate"),
@@ -104,6 +105,7 @@ def _impairment(values: Mapping[str, Any], entry: Mapping[str, Any], path: str) 
         values = {"delay": distribution.mean, "jitter": distribution.deviation, **values}
     for key, other, why in NEEDS:
         if values.get(key) and not values.get(other):
+            key = key if key in entry else "distribution"  # which brought it
             raise InvalidInput(f"{path}.{key}", entry[key], f"{why}; write {other} as well")
     emulation = {key: value for key, value in values.items() if key in netem.IMPAIRMENTS}
     try:
@@ -113,6 +115,12 @@ def _impairment(values: Mapping[str, Any], entry: Mapping[str, Any], path: str) 
     wire = Wire(values.get("overhead", 0), values.get("mpu", 0), LINKLAYERS[values.get("linklayer", "ethernet")])
     taken = (*emulation, *WIRE)
     asked = Impairment(netem=emulated, wire=wire, **{key: value for key, value in values.items() if key not in taken})
+    _check_sizes(asked, entry, path)
+    return asked
+
+
+def _check_sizes(asked: Impairment, entry: Mapping[str, Any], path: str) -> None:
+    """Refuse rates and buffers that contradict each other."""
 
     def refuse(key: str, allowed: str) -> InvalidInput:
         return InvalidInput(f"{path}.{key}", entry[key], allowed)
@@ -130,7 +138,6 @@ def _impairment(values: Mapping[str, Any], entry: Mapping[str, Any], path: str) 
     size = waiting_bytes(asked.queue, asked.rate, asked.wire)
     if size is not None and not FULL_PACKET <= size < 2**32:
         raise refuse("queue", f"that is {size} bytes: write at least {FULL_PACKET}B, a whole packet, and below 4 GiB")
-    return asked
 
 
 def _split(entry: object, keys: Mapping[str, schema.Parser], path: str) -> tuple[dict[str, Any], Impairment]:

@@ -127,8 +127,9 @@ def needs_netem(asked: Impairment) -> list[str]:
 
 def _leaf(asked: Impairment, limit: int) -> Netem:
     in_order = asked.keep_order and not asked.netem.reorder.probability
-    # netem adds a duplicate after a loss, so that one of both passes (netem_enqueue).
-    lost: dict[str, Any] = {"loss": Chance(units.PERCENT_MAX), "duplicate": Chance()} if asked.down else {}
+    lost: dict[str, Any] = {}
+    if asked.down:  # a packet that is duplicated, or marked, as well would pass (netem_enqueue)
+        lost = {"loss": Chance(units.PERCENT_MAX), "duplicate": Chance(), "ecn": False}
     return asked.netem._replace(limit=limit, rate=IN_ORDER if in_order else 0, **lost)
 
 

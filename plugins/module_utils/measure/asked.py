@@ -55,7 +55,7 @@ class Impaired(NamedTuple):
 # Keys that shape how an impairment is carried out, not what can be measured of it.
 SILENT = (
     *("priority", "queue", "discipline", "limit", "keep_order", "seed", "enabled", "name", "match", "direction"),
-    *("classes", "overhead", "mpu", "linklayer"),
+    *("classes", "overhead", "mpu", "linklayer", "ecn"),
 )
 FULL, SHORT = 1514, 514  # bytes of the packets that overload a fast and a slow class
 FAST = 1e6  # bit/s

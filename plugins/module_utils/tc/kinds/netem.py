@@ -203,7 +203,6 @@ NETEM = Kind(
         "cell_size": COUNT,
         "cell_overhead": leaf(lambda value: units.parse_integer(value, -(2**31), 2**31 - 1)),
         "limit": leaf(lambda value: units.parse_integer(value, 1)),
-        "ecn": leaf(units.parse_boolean),
     },
     build,
     encode,

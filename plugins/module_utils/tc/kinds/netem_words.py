@@ -173,6 +173,7 @@ IMPAIRMENTS: dict[str, Parser] = {
     "distribution": parse_distribution,
     "slot": parse_slot,
     "seed": leaf(lambda value: units.parse_integer(value, 0, 2**64 - 1)),
+    "ecn": leaf(units.parse_boolean),
 }
 
 
