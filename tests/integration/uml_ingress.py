@@ -166,6 +166,25 @@ def test_values_change_in_place_and_nothing_is_lost(wire: Wire) -> None:
     assert numbers(wire.receive(NEAR)) == list(range(sent))
 
 
+def test_nothing_is_lost_while_it_comes_changes_and_goes(wire: Wire) -> None:
+    count = 1500
+    child = os.fork()
+    if child == 0:
+        for number in range(count):
+            wire.send(1, 100, at=FAR, first=number)
+            time.sleep(0.001)
+        os._exit(0)
+    changes = 0
+    while os.waitpid(child, os.WNOHANG)[0] == 0:
+        classes = [{"name": "a", "match": {"mac": SOURCE}, "delay": f"{changes % 3}ms"}, {"name": "b"}]
+        engine.apply([{"name": NEAR, "direction": "ingress", "classes": classes[changes % 2 :]}], [])
+        if changes % 4 == 3:
+            engine.clear()
+        changes += 1
+    assert changes >= 4
+    assert sorted(numbers(wire.receive(NEAR))) == list(range(count)), changes
+
+
 def test_what_waits_goes_on_when_the_impairment_is_taken_away(wire: Wire) -> None:
     apply({"direction": "ingress", "delay": "300ms"})
     wire.send(20, at=FAR)
