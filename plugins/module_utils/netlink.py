@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ ATTRIBUTE = struct.Struct("=HH")
 ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 SEND_CHUNK = 64  # messages a send: their acknowledgements fit the receive buffer
+RECEIVE_BYTES = 1 << 16  # the kernel fills 32 KiB at most (netlink_recvmsg); a larger buffer costs more than it saves
 SEND_BYTES = 100_000  # a send: what fits a socket's buffer (net.core.wmem_default is 212992)
 
 
@@ -71,13 +73,13 @@ class Refusal(NamedTuple):
 
 
 def align(length: int) -> int:
-    """Netlink pads everything to 4 bytes."""
-    return (length + 3) & ~3
+    return (length + 3) & ~3  # netlink pads everything to 4 bytes
 
 
 def attribute(kind: int, value: bytes) -> bytes:
     """One attribute, padded."""
-    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(align(len(value)) - len(value))
+    length = len(value)
+    return ATTRIBUTE.pack(4 + length, kind) + value + b"\0\0\0"[: -length % 4]
 
 
 def nested(kind: int, *attributes: bytes) -> bytes:
@@ -117,12 +119,20 @@ def text(value: bytes) -> str:
 
 def integer(value: bytes) -> int:
     """An unsigned integer in host order, as wide as it came."""
-    return int.from_bytes(value, "little" if struct.pack("=H", 1)[0] else "big")
+    return int.from_bytes(value, sys.byteorder)
 
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """The attributes in `data` from `offset` on; of a type that repeats, the last one."""
-    return dict(each_attribute(data, offset))
+    found = {}
+    end, unpack = len(data) - 4, ATTRIBUTE.unpack_from
+    while offset <= end:
+        length, kind = unpack(data, offset)
+        if length < 4:
+            break
+        found[kind & ATTRIBUTE_TYPE] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
 
 
 def each_attribute(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -182,10 +192,10 @@ class Socket:
         start = 0
         for chunk in _chunks(messages):
             first = self._sequence + 1
-            self._socket.send(b"".join(self._pack(message, NLM_F_ACK) for message in chunk))
+            requests = [self._pack(message, 0) for message in chunk[:-1]]
+            self._socket.send(b"".join(requests) + self._pack(chunk[-1], NLM_F_ACK))
             refusals += [
-                Refusal(start + sequence - first, code, reason)
-                for sequence, code, reason in self._acks(first, len(chunk))
+                Refusal(start + sequence - first, code, reason) for sequence, code, reason in self._refusals(first)
             ]
             if refusals and stop_at_refusal:
                 break
@@ -209,44 +219,51 @@ class Socket:
     def _dump(self, message: Message) -> list[bytes]:
         self._socket.send(self._pack(message, NLM_F_DUMP))
         found: list[bytes] = []
-        interrupted = False
+        interrupted = 0
         while True:
             for kind, flags, sequence, body in self._receive():
                 if sequence != self._sequence:
                     continue
-                interrupted |= bool(flags & NLM_F_DUMP_INTR)
-                if kind == NLMSG_ERROR:
+                interrupted |= flags
+                if kind > NLMSG_DONE:
+                    found.append(body)
+                elif kind == NLMSG_ERROR:
                     raise NetlinkError(*_refusal(flags, body))
-                if kind == NLMSG_DONE:
-                    if interrupted:
+                elif kind == NLMSG_DONE:
+                    if interrupted & NLM_F_DUMP_INTR:
                         raise InterruptedError
                     return found
-                found.append(body)
 
     def _pack(self, message: Message, flags: int) -> bytes:
         self._sequence += 1
-        length = HEADER.size + len(message.body)
-        flags |= message.flags | NLM_F_REQUEST
-        return HEADER.pack(length, message.type, flags, self._sequence, 0) + message.body
+        kind, more, body = message
+        return HEADER.pack(HEADER.size + len(body), kind, flags | more | NLM_F_REQUEST, self._sequence, 0) + body
 
-    def _acks(self, first: int, count: int) -> Iterator[tuple[int, int, str]]:
-        """(sequence, errno, reason) of each refused message among `count` acknowledgements."""
-        while count:
+    def _refusals(self, first: int) -> Iterator[tuple[int, int, str]]:
+        """(sequence, errno, reason) of each message from `first` on that was refused.
+
+        Only the last one asked for an acknowledgement; refusals come unasked (netlink_rcv_skb).
+        """
+        answered = 0
+        while answered != self._sequence:
             for kind, flags, sequence, body in self._receive():
                 if kind != NLMSG_ERROR or sequence < first:
                     continue
-                count -= 1
+                answered = sequence
                 code, reason = _refusal(flags, body)
                 if code:
                     yield sequence, code, reason
 
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        data = self._socket.recv(1 << 20)
-        offset = 0
-        while offset + HEADER.size <= len(data):
+    def _receive(self) -> list[tuple[int, int, int, bytes]]:
+        """(type, flags, sequence, body) of the messages that wait first."""
+        data = self._socket.recv(RECEIVE_BYTES)
+        found = []
+        offset, end, size = 0, len(data), HEADER.size
+        while offset + size <= end:
             length, kind, flags, sequence, _port = HEADER.unpack_from(data, offset)
-            yield kind, flags, sequence, data[offset + HEADER.size : offset + length]
-            offset += align(length)
+            found.append((kind, flags, sequence, data[offset + size : offset + length]))
+            offset += (length + 3) & ~3
+        return found
 
 
 def _chunks(messages: Sequence[Message]) -> Iterator[list[Message]]:

@@ -20,11 +20,18 @@ Parser = Callable[[object, str], Any]
 def leaf(parse: Callable[[object], Any]) -> Parser:
     """A parser of one value out of a function that raises ValueError with what is allowed."""
 
+    known: dict[str, Any] = {}  # a thousand classes say the same few texts, and it is never more than what was given
+
     def parsed(value: object, path: str) -> Any:
+        if value.__class__ is str and value in known:
+            return known[value]
         try:
-            return parse(value)
+            result = parse(value)
         except ValueError as error:
             raise InvalidInput(path, value, str(error)) from None
+        if isinstance(value, str):
+            known[value] = result
+        return result
 
     return parsed
 
@@ -53,19 +60,14 @@ def mapping(fields: Mapping[str, Parser], required: Sequence[str] = ()) -> Parse
     def parsed(value: object, path: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise InvalidInput(path, value, "write a mapping with the keys " + ", ".join(fields))
+        prefix = f"{path}." if path else ""
         for key in value:
             if key not in fields:
-                raise InvalidInput(
-                    f"{path}.{key}" if path else str(key), value[key], "unknown key; allowed: " + ", ".join(fields)
-                )
+                raise InvalidInput(f"{prefix}{key}", value[key], "unknown key; allowed: " + ", ".join(fields))
         for key in required:
             if value.get(key) is None:
-                raise InvalidInput(f"{path}.{key}" if path else key, None, "this key is required")
-        return {
-            str(key): fields[key](item, f"{path}.{key}" if path else str(key))
-            for key, item in value.items()
-            if item is not None
-        }
+                raise InvalidInput(f"{prefix}{key}", None, "this key is required")
+        return {str(key): fields[key](item, prefix + key) for key, item in value.items() if item is not None}
 
     return parsed
 

@@ -10,7 +10,11 @@ gives the shortest text that parses back to the same integer.
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 PERCENT_MAX = 0xFFFFFFFF  # netem, like tc, counts probabilities in 1/(2^32 - 1)
 TICK_NS = 64  # one psched tick (PSCHED_SHIFT 6, net/pkt_sched.h)
@@ -28,7 +32,14 @@ SIZE_ALLOWED = "write a size with its unit, such as 1500B, 64kB (64000 bytes) or
 PERCENT_ALLOWED = "write a percentage from 0% to 100%, such as 1% or 0.05%"
 
 
-def _split(value: object, allowed: str) -> tuple[Fraction, str]:
+def _fraction(text: str) -> Fraction:
+    """Imported where one is needed: its module is a large one."""
+    from fractions import Fraction
+
+    return Fraction(text)
+
+
+def _split(value: object, allowed: str) -> tuple[int | Fraction, str]:
     """(number, unit) of a text such as `1.5 mbit`."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError(allowed)
@@ -38,7 +49,8 @@ def _split(value: object, allowed: str) -> tuple[Fraction, str]:
         match = None
     if not match or len(match.group(1)) > MOST_DIGITS:
         raise ValueError(allowed)
-    return Fraction(match.group(1)), match.group(2)
+    number, unit = match.groups()
+    return _fraction(number) if "." in number else int(number), unit
 
 
 def parse_time(value: object) -> int:
@@ -68,7 +80,7 @@ def parse_rate(value: object) -> int:
         )
     if name not in _RATE:
         raise ValueError(RATE_ALLOWED)
-    rate = int(number * _RATE[name] / 8)
+    rate = int(number * _RATE[name] // 8)
     if rate < 1:
         raise ValueError("the kernel counts whole bytes per second: the least rate is 8bit")
     if rate >= 2**63:
@@ -102,7 +114,7 @@ def parse_percent(value: object) -> int:
     return probability
 
 
-def _probability(percent: Fraction) -> int:
+def _probability(percent: int | Fraction) -> int:
     """In doubles, as tc computes it (lib/utils.c, parse_percent; tc/q_netem.c, set_percent)."""
     return round(float(percent) / 100 * PERCENT_MAX)
 
@@ -147,6 +159,7 @@ def time_text(nanoseconds: int) -> str:
     return _shortest(nanoseconds, _TIME, "0s")
 
 
+@lru_cache(maxsize=1 << 14)
 def rate_text(rate: int) -> str:
     return _shortest(rate * 8, _RATE, "0bit")
 
@@ -157,10 +170,10 @@ def size_text(size: int) -> str:
 
 def percent_text(probability: int) -> str:
     """The fewest decimals that give the same probability back."""
-    exact = Fraction(probability * 100, PERCENT_MAX)
+    exact = probability * 100 / PERCENT_MAX
     for decimals in range(12):
-        shown = f"{float(exact):.{decimals}f}"
-        if _probability(Fraction(shown)) == probability:
+        shown = f"{exact:.{decimals}f}"
+        if _probability(_fraction(shown)) == probability:
             break
     return f"{shown}%"
 
@@ -177,6 +190,7 @@ def ticks(size: int, rate: int) -> int:
     return min(size * 10**9 // rate // TICK_NS, 2**32 - 1)
 
 
+@lru_cache(maxsize=1 << 14)
 def burst_size(time_ticks: int, rate: int) -> int:
     """Bytes that pass in so many ticks: the reverse of `ticks`.
 

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import socket
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..netlink import (
+    ATTRIBUTE,
     RTM_GETQDISC,
     RTM_GETTCLASS,
     RTM_GETTFILTER,
@@ -16,6 +18,7 @@ from ..netlink import (
     NetlinkError,
     Socket,
     attributes,
+    each_attribute,
     integer,
     tc_header,
     tc_message,
@@ -37,7 +40,8 @@ from .model import (
     side,
 )
 
-TCA_KIND, TCA_OPTIONS, TCA_STATS2, TCA_CHAIN = 1, 2, 7, 11
+TCA_KIND, TCA_OPTIONS, TCA_STATS2 = 1, 2, 7
+_KIND = TCMSG.size + ATTRIBUTE.size  # where the kernel puts the kind's name: its messages start with it
 TCA_STATS_QUEUE = 3  # gnet_stats_queue: packets, backlog in bytes, drops, requeues, overlimits
 MAKE_CLASSES = ("htb", "hfsc", "drr", "qfq", "cbq")  # the classes of other kinds come and go with their qdisc
 
@@ -57,9 +61,10 @@ def read(rtnetlink: Socket, ifindex: int, sides: frozenset[int] = BOTH) -> Dump:
     headers = ((body, tc_header(body)) for body in _dump(rtnetlink, RTM_GETQDISC, ifindex))
     qdiscs = tuple(body for body, header in headers if header.handle and side(header.parent) in sides)
     classes = tuple(_dump(rtnetlink, RTM_GETTCLASS, ifindex)) if qdiscs and ROOT in sides else ()
-    parents = {tc_header(body).parent for body in classes}
     places = [place for body in qdiscs for place in _filter_places(body)]
-    places += [handle for handle in (tc_header(body).handle for body in classes) if handle in parents]
+    headers_of_classes = [TCMSG.unpack_from(body) for body in classes]
+    parents = {parent for _family, _ifindex, _handle, parent, _info in headers_of_classes}
+    places += [handle for _family, _ifindex, handle, _parent, _info in headers_of_classes if handle in parents]
     return Dump(qdiscs, classes, tuple(_filters(rtnetlink, ifindex, places)))
 
 
@@ -88,14 +93,13 @@ def _filters(rtnetlink: Socket, ifindex: int, places: list[int]) -> list[bytes]:
     u32 filters of one priority below different parents of one qdisc share their hash tables
     (net/sched/cls_u32.c, tc_u_common), so the kernel lists them below each of these parents.
     """
-    seen: dict[tuple[int, int, bytes], bytes] = {}
+    seen: dict[tuple[int, int, int, bytes], bytes] = {}
     for place in places:
         for body in _dump(rtnetlink, RTM_GETTFILTER, ifindex, place):
-            _ifindex, handle, parent, info = tc_header(body)
-            kind = attributes(body, TCMSG.size).get(TCA_KIND, b"")
-            shared = place >> 16 if kind == b"u32\0" else place
+            _family, _ifindex, handle, parent, info = TCMSG.unpack_from(body)
             if _parent(parent) == place:
-                seen.setdefault((shared, info, handle.to_bytes(4, "big") + kind), body)
+                kind = body[_KIND : _KIND + 4]
+                seen.setdefault((place >> 16 if kind == b"u32\0" else place, info, handle, kind), body)
     return list(seen.values())
 
 
@@ -119,45 +123,51 @@ def decode(dump: Dump) -> Tree:
         qdisc._replace(parent=major | 1) if (major := qdisc.parent & 0xFFFF0000) in single else qdisc
         for qdisc in qdiscs
     )
-    classes = tuple(
-        Class(kind, handle, parent, _options("class", kind, data))
-        for kind, handle, parent, _info, data in map(_split, dump.classes)
-    )
     roots = {qdisc.handle for qdisc in qdiscs}
     classes = tuple(
-        entry._replace(parent=_class_parent(entry, roots))
-        for entry in classes
-        if entry.kind in MAKE_CLASSES and entry.handle & 0xFFFF
+        Class(kind, handle, _class_parent(handle, parent, roots), _options("class", kind, data))
+        for kind, handle, parent, _info, data in map(_split, dump.classes)
+        if kind in MAKE_CLASSES and handle & 0xFFFF
     )
-    return Tree(qdiscs, classes, tuple(filter_ for body in dump.filters for filter_ in _filter(body)))
+    return Tree(qdiscs, classes, tuple(entry for entry in map(_filter, dump.filters) if entry))
 
 
-def _class_parent(entry: Class, roots: set[int]) -> int:
+def _class_parent(handle: int, parent: int, roots: set[int]) -> int:
     """A class right below its qdisc shows parent root; tc and our requests name the qdisc."""
-    major = entry.handle & 0xFFFF0000
-    return major if entry.parent == 0xFFFFFFFF and major in roots else entry.parent
+    major = handle & 0xFFFF0000
+    return major if parent == ROOT and major in roots else parent
 
 
-def _filter(body: bytes) -> list[Filter]:
+def _filter(body: bytes) -> Filter | None:
     """The filter in a message; the kernel also sends one for each priority and one for each u32 hash table."""
     kind, handle, parent, info, data = _split(body)
-    attributes_of_options = attributes(data) if data else {}
-    if not handle or not data or (kind == "u32" and 5 not in attributes_of_options):  # TCA_U32_SEL
-        return []
+    if not handle or not data or (kind == "u32" and not handle & 0xFFF):  # TC_U32_NODE: a table is no filter
+        return None
     priority, protocol = info >> 16, socket.ntohs(info & 0xFFFF)
-    return [Filter(kind, _parent(parent), priority, protocol, handle, _options("filter", kind, data))]
+    return Filter(kind, _parent(parent), priority, protocol, handle, _options("filter", kind, data))
 
 
+@lru_cache(maxsize=1 << 16)
 def _options(role: str, name: str, data: bytes) -> object:
+    """Kept, as one run reads the same bytes several times: before, after, and for a roll-back."""
     kind = lookup(role, name)
     return kind.decode(data) if kind else Raw(data)
 
 
+_name = lru_cache(text)
+
+
 def _split(body: bytes) -> tuple[str, int, int, int, bytes]:
-    """(kind, handle, parent, info, options) of a traffic control message."""
-    _ifindex, handle, parent, info = tc_header(body)
-    found = attributes(body, TCMSG.size)
-    return text(found[TCA_KIND]), handle, parent, info, found.get(TCA_OPTIONS, b"")
+    """(kind, handle, parent, info, options) of a traffic control message; the many counters behind are passed by."""
+    _family, _ifindex, handle, parent, info = TCMSG.unpack_from(body)
+    kind = options = b""
+    for attribute, value in each_attribute(body, TCMSG.size):
+        if attribute == TCA_KIND:
+            kind = value
+        elif attribute == TCA_OPTIONS:
+            options = value
+            break
+    return _name(kind), handle, parent, info, options
 
 
 def _dump(rtnetlink: Socket, kind: int, ifindex: int, parent: int = 0) -> list[bytes]:
@@ -168,4 +178,5 @@ def _dump(rtnetlink: Socket, kind: int, ifindex: int, parent: int = 0) -> list[b
         if kind == RTM_GETTFILTER:
             return []
         raise
-    return [body for body in bodies if tc_header(body).ifindex == ifindex]
+    which = TCMSG.pack(0, ifindex, 0, 0, 0)[4:8]
+    return [body for body in bodies if body[4:8] == which]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from .. import schema, units
@@ -35,7 +36,12 @@ from .queues import places_below
 _HANDLE = schema.leaf(parse_handle)
 _FILTER_PARENT = schema.leaf(lambda value: EGRESS_FILTERS if value == "egress" else parse_handle(value))
 _HOOKS = ("ingress", "clsact")
-_WHOLE = schema.leaf(units.parse_integer)
+_FILTER_PLACES = {
+    "parent": _FILTER_PARENT,
+    "prio": schema.whole_number(1, 0xFFFF),
+    "protocol": schema.choice(*PROTOCOLS),
+    "handle": schema.leaf(units.parse_integer),
+}
 
 
 def build(qdiscs: Sequence[object], classes: Sequence[object], filters: Sequence[object]) -> Tree:
@@ -61,13 +67,21 @@ def _split(
     if "kind" not in entry:
         raise InvalidInput(f"{path}.kind", None, "this key is required")
     kind = require(role, entry["kind"], f"{path}.kind")
-    known = {**places, "kind": schema.text, **kind.parameters}
-    values = schema.mapping(known, required)(entry, path)
+    values = _fields(role, kind.name, tuple(places.items()), tuple(required))(entry, path)
     place = {key: values.pop(key) for key in (*places, "kind") if key in values}
     try:
         return place, kind, kind.build(**values)
     except ValueError as error:
         raise InvalidInput(path, dict(entry), str(error)) from None
+
+
+@lru_cache
+def _fields(
+    role: str, name: str, places: tuple[tuple[str, schema.Parser], ...], required: Sequence[str]
+) -> schema.Parser:
+    """The parser of all keys of one kind, made once."""
+    parameters = require(role, name, "kind").parameters
+    return schema.mapping({**dict(places), "kind": schema.text, **parameters}, required)
 
 
 def _qdisc(entry: object, path: str) -> Qdisc:
@@ -101,13 +115,7 @@ def _class(entry: object, path: str) -> Class:
 
 
 def _filter(entry: object, path: str) -> Filter:
-    places = {
-        "parent": _FILTER_PARENT,
-        "prio": schema.leaf(lambda value: units.parse_integer(value, 1, 0xFFFF)),
-        "protocol": schema.choice(*PROTOCOLS),
-        "handle": _WHOLE,
-    }
-    place, kind, options = _split(entry, "filter", places, ["parent", "prio"], path)
+    place, kind, options = _split(entry, "filter", _FILTER_PLACES, ["parent", "prio"], path)
     handle = place.get("handle", 0)
     if kind.name == "fw" and not handle:
         raise InvalidInput(f"{path}.handle", handle, "a fw filter's handle is the mark, from 1 on")
