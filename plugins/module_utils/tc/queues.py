@@ -110,7 +110,7 @@ def _away(device: Device, standing: _Standing, wanted: Queues, desired: Tree) ->
     for known in left:
         if known.parent not in places:
             continue
-        standing.gone.add(known.handle)
+        standing.lose(known)
         yield standing.place(known), qdisc_step(device, "del", known, retire=True, caution=QUEUE_LOST)
         above = standing.above.get(known.parent & MAJOR)
         if above and above.kind == "tbf":  # without a queue it drops everything, until a change gives it one
