@@ -58,9 +58,13 @@ class TcDomain:
         self._memory = memory or Memory()
         self._key = f"tc-{interface}"
         self._claimed: frozenset[int] = frozenset()
+        self._seen: Tree | None = None  # what claim() read: a run starts from what it was allowed to change
         self._tables: dict[str, str] = {}  # numbers of users' own distributions that were asked for
 
     def observe(self) -> Tree:
+        seen, self._seen = self._seen, None
+        if seen is not None:
+            return seen
         sides = self._claimed | self._written() or frozenset({ROOT})
         return observe.decode(observe.read(self._rtnetlink, self._device.index, sides))
 
@@ -194,12 +198,14 @@ class TcDomain:
         Ours has the handle `owned`, or stands where we remember what was before.
         """
         self._claimed = desired.sides
+        self._seen = None
         current, written = self.observe(), self._written()
         for side in sorted(desired.sides, reverse=True):
             alone = frozenset({side})
             if side in written and current.only(alone) != self.before().only(alone):
                 continue
             self._claim(current.only(alone), desired.only(alone), owned, purge)
+        self._seen = current
 
     def _claim(self, current: Tree, desired: Tree, owned: int | None, purge: bool) -> None:
         top = current.root or current.ingress

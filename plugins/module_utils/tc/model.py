@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 ROOT = 0xFFFFFFFF  # TC_H_ROOT
@@ -107,6 +108,7 @@ def parse_handle(value: object) -> int:
     return int(parts[1] or "0", 16) << 16 | int(parts[2] or "0", 16)
 
 
+@lru_cache(maxsize=1 << 16)
 def handle_text(handle: int) -> str:
     """`1:`, `1:a`, `root` or `ingress`."""
     if handle == ROOT:
@@ -117,10 +119,12 @@ def handle_text(handle: int) -> str:
     return f"{major:x}:{minor:x}" if minor else f"{major:x}:"
 
 
+@lru_cache(maxsize=1 << 10)
 def parent_text(parent: int) -> str:
     """The parent as tc wants it on a command line."""
     return "root" if parent == ROOT else "ingress" if parent == INGRESS else f"parent {handle_text(parent)}"
 
 
+@lru_cache
 def protocol_text(protocol: int) -> str:
     return next((name for name, number in PROTOCOLS.items() if number == protocol), f"{protocol:#06x}")

@@ -9,7 +9,6 @@ Order: roots, classes (parents first), leaves, filters (new before old); then wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ..converge import Step
 from . import filters, queues
@@ -53,7 +52,7 @@ def _become_leaves(device: Device, current: Tree, desired: Tree, later: set[int]
     found = {entry.handle: entry for entry in current.classes}
     settle = _Settled(desired)
     for entry in desired.classes:
-        if entry.handle in later and settle.options(entry) != settle.options(found[entry.handle]):
+        if entry.handle in later and settle.differ(entry, found[entry.handle]):
             yield class_step(device, "change", entry, CHANGE, retire=True)
 
 
@@ -107,7 +106,7 @@ def _classes(device: Device, current: Tree, desired: Tree) -> Iterator[Step]:
         known = found.get(entry.handle)
         if known is None:
             yield class_step(device, "add", entry, ADD)
-        elif settle.options(entry) != settle.options(known):
+        elif settle.differ(entry, known):
             yield class_step(device, "change", entry, CHANGE)
 
 
@@ -134,14 +133,17 @@ class _Settled:
         self._inner = {entry.parent for entry in tree.classes}
         self._quantum = {qdisc.handle: getattr(qdisc.options, "rate2quantum", 0) for qdisc in tree.qdiscs}
 
-    def options(self, entry: Class) -> Any:
-        if entry.kind != "htb":
-            return entry.kind  # options are carried, see steps.same
+    def differ(self, wanted: Class, found: Class) -> bool:
+        if wanted.kind != "htb":
+            return wanted.kind != found.kind  # options are carried, see steps.same
+        if wanted.options == found.options:
+            return False
         from .kinds import htb
 
-        if entry.handle in self._inner:
-            return htb.inner_matters(entry.options)
-        return htb.leaf_matters(entry.options, self._quantum[entry.handle & 0xFFFF0000])
+        if wanted.handle in self._inner:
+            return htb.inner_matters(wanted.options) != htb.inner_matters(found.options)
+        quantum = self._quantum[wanted.handle & 0xFFFF0000]
+        return htb.leaf_matters(wanted.options, quantum) != htb.leaf_matters(found.options, quantum)
 
 
 def _parents_first(classes: tuple[Class, ...]) -> Iterator[Class]:

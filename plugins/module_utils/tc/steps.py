@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import socket
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from ..converge import Step
 from ..netlink import (
@@ -69,9 +70,15 @@ def payload(role: str, entry: Qdisc | Class | Filter, known: Qdisc | None = None
 
 def rendered(role: str, entry: Qdisc | Class | Filter) -> str:
     """The kind and its options in tc's words."""
-    if isinstance(entry.options, Raw):
-        return entry.kind
-    return f"{entry.kind} {codec(role, entry.kind).render(entry.options)}".rstrip()
+    return _rendered(role, entry.kind, entry.options)
+
+
+@lru_cache(maxsize=1 << 15)
+def _rendered(role: str, kind: str, options: Any) -> str:
+    """Kept, as a run says most options several times: before, in a step, and after."""
+    if isinstance(options, Raw):
+        return kind
+    return f"{kind} {codec(role, kind).render(options)}".rstrip()
 
 
 def qdisc_step(

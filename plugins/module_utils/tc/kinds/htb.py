@@ -161,7 +161,9 @@ def default_quantum(rate: int, rate2quantum: int) -> int:
 
 def leaf_matters(options: HtbClass, rate2quantum: int) -> HtbClass:
     """A leaf's options with the kernel's quantum filled in, as it dumps them."""
-    return options._replace(quantum=options.quantum or default_quantum(options.rate, rate2quantum))
+    if options.quantum:
+        return options
+    return HtbClass(*options[:4], default_quantum(options.rate, rate2quantum), *options[5:])
 
 
 def inner_matters(options: HtbClass) -> HtbClass:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from ...errors import InvalidInput
 from .base import Kind
@@ -97,6 +98,7 @@ _TABLE: dict[str, dict[str, Callable[[str], Kind]]] = {
 }
 
 
+@lru_cache
 def lookup(role: str, name: str) -> Kind | None:
     """The kind `name` of a qdisc, class or filter; None where this collection has no codec for it."""
     load = _TABLE[role].get(name)
