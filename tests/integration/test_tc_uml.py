@@ -12,7 +12,11 @@ import pytest
 from tests.integration.uml import pytest_inside
 
 CHOSEN = ["-q", "--deselect", "tests/integration/test_tc.py::test_nothing_of_the_first_is_left_after_the_second"]
-FILES = [["test_tc.py", "uml_tc_netem.py"], ["uml_tc_queues.py"], ["uml_tc_distribution.py", "uml_tc_ways.py"]]
+FILES = [
+    ["test_tc.py", "uml_tc_netem.py"],
+    ["uml_tc_queues.py", "uml_tc_filters.py"],
+    ["uml_tc_distribution.py", "uml_tc_ways.py"],
+]
 
 
 @pytest.mark.parametrize("files", FILES, ids=" ".join)

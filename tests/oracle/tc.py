@@ -22,7 +22,8 @@ NOTHING: Tree = {"qdiscs": [], "classes": [], "filters": []}
 DUMPS = {"qdisc": 38, "class": 42, "filter": 46}  # RTM_GET* (linux/rtnetlink.h)
 KIND, OPTIONS = 1, 2  # TCA_*
 HOOKS = ("ingress", "clsact")
-VOLATILE = {("filter", "u32"): {9}, ("filter", "fw"): set()}  # TCA_U32_PCNT counts packets
+FILTER_PLACE = {"kind", "parent", "prio", "protocol", "handle", "mask", "match", "indev", "flowid"}
+VOLATILE = {("filter", "u32"): {9}, ("filter", "matchall"): {4}}  # TCA_*_PCNT count packets
 
 
 # --- trees as commands ------------------------------------------------------------------------------------------------
@@ -65,7 +66,8 @@ def _filter(device: str, entry: Mapping[str, Any]) -> str:
         matches.insert(0, "u32 0 0 at 0")  # tc makes no filter without a key
     line += "".join(f" match {word}" for word in matches)
     indev = f" indev {entry['indev']}" if "indev" in entry else ""
-    return f"{line}{indev} flowid {entry['flowid']}"
+    keys = "".join(f" {key} {value}" for key, value in entry.items() if key not in FILTER_PLACE)
+    return f"{line}{indev}{keys} flowid {entry['flowid']}"
 
 
 def _words(entry: Mapping[str, Any], besides: set[str]) -> str:
@@ -201,7 +203,7 @@ def state(ifindex: int) -> list[tuple[Any, ...]]:
     real = [entry for entry in filters if entry[2] and entry[5] and not (entry[1] == "u32" and not entry[2] & 0xFFF)]
     by_place: dict[tuple[int, int], list[tuple[Any, ...]]] = {}
     for entry in real:
-        handle = "auto" if entry[1] == "u32" else entry[2]
+        handle = "auto" if entry[1] in ("u32", "flower") else entry[2]
         place = 0xFFFFFFF2 if entry[3] == 0xFFFF0000 else entry[3]  # two names of ingress: the kernel shows the last
         by_place.setdefault((place, entry[4]), []).append((entry[1], handle, entry[5]))
     chosen: list[tuple[Any, ...]] = [
@@ -212,6 +214,9 @@ def state(ifindex: int) -> list[tuple[Any, ...]]:
         for role, kind, handle, parent, _info, options in classes
         if kind not in ("netem", "tbf", "prio")  # these come with their qdisc
     ]
+    for entries in by_place.values():
+        if entries[0][0] == "flower":  # a hash table has no order
+            entries.sort()
     return sorted(chosen, key=repr) + sorted(by_place.items())
 
 

@@ -18,6 +18,7 @@ LAST_PRIORITY = 0xFFFF
 SPACING = 64  # between priorities on an empty qdisc, so that later filters find room
 GAP = "disruptive: packets pass unclassified until the new filter stands"
 
+NUMBERED = ("u32", "flower")  # kinds whose handles the kernel chooses
 LAST_NODE = 0xFFF  # of the u32 filters in one hash table (TC_U32_NODE)
 
 Group = tuple[int, int]  # parent and priority: what the kernel orders, and keeps to one kind and one protocol
@@ -47,25 +48,62 @@ def place(current: Sequence[Filter], desired: Sequence[Filter]) -> list[Filter]:
         if entry.priority == UNPLACED:
             by_parent.setdefault(entry.parent, []).append(entry)
     for parent, entries in by_parent.items():
-        kept = _kept([entry for entry in current if entry.parent == parent], entries)
-        taken = [entry.priority for entry in current if entry.parent == parent]
-        placed += [entry._replace(priority=number) for entry, number in zip(entries, _numbers(kept, taken))]
+        units = _units(entries)
+        here = [entry for entry in current if entry.parent == parent]
+        numbers = _numbers(_kept(here, units), [entry.priority for entry in here])
+        placed += [entry._replace(priority=number) for unit, number in zip(units, numbers) for entry in unit]
     return placed
 
 
-def _kept(current: Iterable[Filter], wanted: Sequence[Filter]) -> list[int]:
-    """Priority that each wanted filter keeps, 0 where it needs a new one."""
+def _units(entries: Sequence[Filter]) -> list[list[Filter]]:
+    """What gets a priority of its own: each filter, but flower filters of one shape in a row share a hash table."""
+    units: list[list[Filter]] = []
+    for entry in entries:
+        if entry.kind == "flower" and units and _table(units[-1][0]) == _table(entry):
+            units[-1].append(entry)
+        else:
+            units.append([entry])
+    return units
+
+
+def _table(entry: Filter) -> object:
+    """What flower filters of one hash table have in common."""
+    return entry.options.shape if entry.kind == "flower" else None
+
+
+def _kept(current: Iterable[Filter], units: Sequence[list[Filter]]) -> list[int]:
+    """Priority that each unit keeps, 0 where it needs a new one."""
     standing: dict[Filter, list[int]] = {}
+    tables: dict[object, dict[int, set[Filter]]] = {}
     for entry in sorted(current, key=lambda entry: entry.priority, reverse=True):
-        standing.setdefault(_content(entry), []).append(entry.priority)
-    candidates = [priorities.pop() if (priorities := standing.get(_content(entry))) else UNPLACED for entry in wanted]
+        if entry.kind == "flower":
+            tables.setdefault(_table(entry), {}).setdefault(entry.priority, set()).add(_content(entry))
+        else:
+            standing.setdefault(_content(entry), []).append(entry.priority)
+    candidates = []
+    for unit in units:
+        if unit[0].kind == "flower":
+            candidates.append(_fullest(tables.get(_table(unit[0]), {}), unit))
+        else:
+            priorities = standing.get(_content(unit[0]))
+            candidates.append(priorities.pop() if priorities else UNPLACED)
     keep = _increasing_run([(number, index) for index, number in enumerate(candidates) if number])
     return [number if index in keep else UNPLACED for index, number in enumerate(candidates)]
 
 
+def _fullest(tables: dict[int, set[Filter]], unit: Sequence[Filter]) -> int:
+    """The priority whose table holds most of the unit's filters, taken out of `tables`; UNPLACED where none does."""
+    wanted = set(map(_content, unit))
+    priority = max(tables, key=lambda number: len(tables[number] & wanted), default=UNPLACED)
+    if priority == UNPLACED or not tables[priority] & wanted:
+        return UNPLACED
+    del tables[priority]
+    return priority
+
+
 def _content(entry: Filter) -> Filter:
-    """What makes two filters the same: all but the priority, and the handle that u32 is given by the kernel."""
-    return entry._replace(priority=UNPLACED, handle=0 if entry.kind == "u32" else entry.handle)
+    """What makes two filters the same: all but the priority, and a handle that the kernel chose."""
+    return entry._replace(priority=UNPLACED, handle=0 if entry.kind in NUMBERED else entry.handle)
 
 
 def _increasing_run(numbered: Sequence[tuple[int, int]]) -> set[int]:
@@ -129,12 +167,14 @@ def _group(device: Device, found: list[Filter], wanted: list[Filter]) -> list[St
         return _anew(device, found, wanted)
     if wanted[0].kind == "u32":
         return _in_order(device, found, wanted)
+    if wanted[0].kind == "flower":
+        return _by_keys(device, found, wanted)
     return _by_handle(device, found, wanted)
 
 
 def _anew(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:
     gone = filter_step(device, "del", found[0]._replace(handle=0), caution=GAP)
-    unnumbered = (entry._replace(handle=0) if entry.kind == "u32" else entry for entry in wanted)
+    unnumbered = (entry._replace(handle=0) if entry.kind in NUMBERED else entry for entry in wanted)
     return [gone, *(filter_step(device, "add", entry, ADD) for entry in unnumbered)]
 
 
@@ -155,6 +195,23 @@ def _by_handle(device: Device, found: list[Filter], wanted: list[Filter]) -> lis
     staying = {entry.handle for entry in wanted}
     steps += [filter_step(device, "del", entry, retire=True) for entry in found if entry.handle not in staying]
     return steps
+
+
+def _by_keys(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:
+    """flower filters: their keys tell them apart, and their order means nothing."""
+    known = {_keys(entry): entry for entry in found}
+    steps = []
+    for entry in wanted:
+        stands = known.pop(_keys(entry), None)
+        if stands is None:
+            steps.append(filter_step(device, "add", entry._replace(handle=0), ADD))
+        elif not same("filter", entry, stands):
+            steps.append(filter_step(device, "replace", entry._replace(handle=stands.handle), REPLACE))
+    return steps + [filter_step(device, "del", entry, retire=True) for entry in known.values()]
+
+
+def _keys(entry: Filter) -> object:
+    return entry.options._replace(target=0, actions=())
 
 
 def _replaced(device: Device, known: Filter, entry: Filter) -> list[Step]:
@@ -180,7 +237,7 @@ def _in_order(device: Device, found: list[Filter], wanted: list[Filter]) -> list
         if known is None:
             break
         entry = pending[0]
-        if known.options._replace(target=0, actions=()) != entry.options._replace(target=0, actions=()):
+        if _keys(known) != _keys(entry):
             passed.append(known)
             continue
         if not same("filter", entry, known):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..netlink import (
     ATTRIBUTE,
@@ -144,7 +144,10 @@ def _filter(body: bytes) -> Filter | None:
     if not handle or not data or (kind == "u32" and not handle & 0xFFF):  # TC_U32_NODE: a table is no filter
         return None
     priority, protocol = info >> 16, socket.ntohs(info & 0xFFFF)
-    return Filter(kind, _parent(parent), priority, protocol, handle, _options("filter", kind, data))
+    options: Any = _options("filter", kind, data)
+    if kind == "flower":  # its own word for the protocol depends on tags
+        options = options._replace(ethertype=protocol)
+    return Filter(kind, _parent(parent), priority, protocol, handle, options)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -119,9 +119,23 @@ def _filter(entry: object, path: str) -> Filter:
     handle = place.get("handle", 0)
     if kind.name == "fw" and not handle:
         raise InvalidInput(f"{path}.handle", handle, "a fw filter's handle is the mark, from 1 on")
-    if kind.name == "u32" and handle:
-        raise InvalidInput(f"{path}.handle", handle, "the kernel numbers u32 filters; leave the handle out")
-    return Filter(kind.name, place["parent"], place["prio"], PROTOCOLS[place.get("protocol", "all")], handle, options)
+    if kind.name != "fw" and handle:
+        raise InvalidInput(f"{path}.handle", handle, f"the kernel numbers {kind.name} filters; leave the handle out")
+    protocol = PROTOCOLS[place.get("protocol", "all")]
+    if kind.name == "matchall":
+        handle = 1
+    if kind.name == "flower":
+        options = _place_flower(options, protocol, entry, path)
+    return Filter(kind.name, place["parent"], place["prio"], protocol, handle, options)
+
+
+def _place_flower(options: Any, protocol: int, entry: Any, path: str) -> Any:
+    from .kinds import flower
+
+    try:
+        return flower.place(options, protocol)
+    except ValueError as error:
+        raise InvalidInput(path, dict(entry), str(error)) from None
 
 
 def _settle_ingress(tree: Tree) -> Tree:
@@ -235,6 +249,7 @@ def _check_filters(tree: Tree) -> None:
     if tree.ingress:
         places |= {INGRESS_FILTERS} if tree.ingress.kind == "ingress" else {INGRESS_FILTERS, EGRESS_FILTERS}
     kinds: dict[tuple[int, int], tuple[str, int]] = {}
+    shapes: dict[tuple[int, int], object] = {}
     marks: set[tuple[int, int, int]] = set()
     for index, entry in enumerate(tree.filters):
         path = f"filters[{index}]"
@@ -249,7 +264,12 @@ def _check_filters(tree: Tree) -> None:
             raise InvalidInput(
                 f"{path}.prio", entry.priority, "a priority of one parent holds one kind and one protocol"
             )
+        if entry.kind == "flower" and shapes.setdefault(place, entry.options.shape) != entry.options.shape:
+            allowed = "flower filters of one priority have the same keys and masks: which comes first is not said"
+            raise InvalidInput(f"{path}.prio", entry.priority, allowed)
         if entry.handle and (*place, entry.handle) in marks:
+            if entry.kind == "matchall":
+                raise InvalidInput(f"{path}.prio", entry.priority, "a priority holds one matchall")
             raise InvalidInput(f"{path}.handle", entry.handle, "two filters of one priority have the same mark")
         marks.add((*place, entry.handle))
     for priority in shared_tables(tree.filters):

@@ -78,6 +78,18 @@ def _u32(_name: str) -> Kind:
     return u32.FILTER
 
 
+def _flower(_name: str) -> Kind:
+    from . import flower
+
+    return flower.FLOWER
+
+
+def _matchall(_name: str) -> Kind:
+    from . import matchall
+
+    return matchall.MATCHALL
+
+
 _TABLE: dict[str, dict[str, Callable[[str], Kind]]] = {
     "qdisc": {
         "htb": _htb_qdisc,
@@ -94,7 +106,7 @@ _TABLE: dict[str, dict[str, Callable[[str], Kind]]] = {
         "clsact": _ingress,
     },
     "class": {"htb": _htb_class},
-    "filter": {"fw": _fw, "u32": _u32},
+    "filter": {"fw": _fw, "u32": _u32, "flower": _flower, "matchall": _matchall},
 }
 
 
