@@ -16,6 +16,8 @@ import pytest
 from plugins.module_utils.errors import RolledBack
 from tests.integration.engine import Bench, Prompt, inside
 from tests.integration.places import Netns
+from tests.integration.test_tc import htb
+from tests.integration.uml_tc_queues import at
 
 PACKETS, TOGETHER = 1500, 10  # so many at a time, 2 ms apart
 TWO_HUMPS = ["20ms"] * 3 + ["40ms"]
@@ -130,3 +132,13 @@ def test_slots_that_follow_a_distribution(loopback: Bench) -> None:
     steps = loopback.run(tree(slot={"min": "5ms"})).steps
     assert any("disruptive" in step for step in steps)
     assert max(delays(loopback)) < 15
+
+
+def test_many_tables_at_once(loopback: Bench) -> None:
+    """8 kB each: more than a socket takes in one go."""
+    lanes = range(10, 50)
+    leaves = [at(f"1:{lane}", "netem", f"{lane}:", distribution=["9ms", f"{lane}ms"]) for lane in lanes]
+    wanted = htb(*({"classid": f"1:{lane}"} for lane in lanes), qdiscs=leaves)
+    assert loopback.run(wanted).changed
+    assert not loopback.run(wanted).changed
+    assert loopback.run(state="absent").changed
