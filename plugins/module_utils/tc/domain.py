@@ -162,13 +162,19 @@ class TcDomain:
         return observe.decode(self._dump(self._written()))
 
     def _check_can_be_given_back(self, tree: Tree) -> None:
-        """Filters of unknown kinds refuse parts of their own dumps, or name programs that go with them."""
-        lost = sorted({entry.kind for entry in tree.filters if isinstance(entry.options, Raw)})
+        """Filters of unknown kinds refuse parts of their own dumps, or name programs that go with them.
+
+        An action that was made with its filter goes with it too, unless all of it is known.
+        """
+        lost = {f"of kind {entry.kind}" for entry in tree.filters if isinstance(entry.options, Raw)}
+        for entry in tree.filters:
+            for action in getattr(entry.options, "actions", ()):
+                if isinstance(getattr(action, "options", Raw(b"")), Raw):
+                    lost.add(f"with the action {action.kind}")
         if lost:
-            kinds = " and ".join(lost)
             raise TestbedError(
-                f"{_place(tree)} of {self.interface} holds filters of kind {kinds}, which could not be given back by "
-                "clear; remove them to have it replaced"
+                f"{_place(tree)} of {self.interface} holds filters {' and '.join(sorted(lost))}, which could not be "
+                "given back by clear; remove them to have it replaced"
             )
 
     def forget(self) -> None:
