@@ -1,15 +1,22 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Apply an impairment, reconnect, confirm: a node that cannot be reached any more takes the change back by itself."""
+"""Merge sets of addresses, apply an impairment, reconnect, confirm.
+
+A node that cannot be reached any more takes the change back by itself.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+
+from ..module_utils.errors import TestbedError
+from ..plugin_utils.addresses import in_interfaces, in_matches
 
 PAUSE = 1.0  # seconds between two tries to reach the node
 
@@ -21,7 +28,11 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        result: dict[str, Any] = self._execute_module(task_vars=task_vars)
+        try:
+            arguments = _merged(self._task.args)
+        except TestbedError as error:
+            return {"failed": True, "msg": str(error)}
+        result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         command = result.get("confirm")
         if command and not result.get("failed"):
             result.update(self._confirm(command, self._task.args.get("confirm_within", 60)))
@@ -49,3 +60,14 @@ class ActionModule(ActionBase):
             f"within {within} s; is the controller's connection covered by impairment_management? "
             f"(last error: {reason})",
         }
+
+
+def _merged(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's arguments with sets of addresses as networks. Raises InvalidInput."""
+    found = dict(arguments)
+    if "interfaces" in found:
+        found["interfaces"] = in_interfaces(found["interfaces"], "impairment_interfaces")
+    for key in ("management", "calibration"):
+        if key in found:
+            found[key] = in_matches(found[key], f"impairment_{key}")
+    return found
