@@ -302,8 +302,8 @@ def test_a_foreign_root_of_an_unknown_kind_is_carried_and_given_back(both: tuple
 
 def test_what_could_not_be_given_back_is_not_replaced(both: tuple[Bench, Bench]) -> None:
     ours, _theirs = both
-    give(ours, [*UNKNOWN["prio with leaves and filters"], "filter add dev {0} parent 5: prio 9 flower classid 5:3"])
+    give(ours, [*UNKNOWN["prio with leaves and filters"], "filter add dev {0} parent 5: prio 9 basic classid 5:3"])
     before = ours.state()
-    with pytest.raises(TestbedError, match="filters of kind flower, which could not be given back"):
+    with pytest.raises(TestbedError, match="filters of kind basic, which could not be given back"):
         ours.run(FILTERS["one"], purge=True)
     assert ours.state() == before
