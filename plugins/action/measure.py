@@ -25,6 +25,7 @@ from ..module_utils.measure.flows import Flow, calibration_matches
 from ..module_utils.measure.schedule import REQUEST, TRAIN, Limits
 from ..module_utils.measure.session import ON_NODE, Session, parse_events
 from ..module_utils.measure.topology import VARIABLES
+from ..plugin_utils.addresses import in_interfaces, in_matches
 
 display = Display()
 SOURCES = Path(__file__).resolve().parents[2] / "files" / "probe"
@@ -73,6 +74,8 @@ class ActionModule(ActionBase):
             str(node): {name: _plain(hosts[node][name]) for name in VARIABLES if name in hosts[node]}
             for node in arguments["nodes"]
         }
+        for known in nodes.values():
+            known.update(_merged(known))
         probe.compiled(SOURCES)
         made = Session.plan(nodes, Limits(**arguments["limits"]))
         seconds = sum(stage.seconds for stage in made.first)
@@ -240,6 +243,12 @@ class ActionModule(ActionBase):
 
 def _through(flow: Flow) -> str:
     return f"{flow.sender} → {flow.receiver} through class {flow.class_name} at {flow.node} {flow.interface}"
+
+
+def _merged(variables: dict[str, Any]) -> dict[str, Any]:
+    """What stands in a node's variables of impairments, with sets of addresses as networks. Raises InvalidInput."""
+    ways = {"impairment_interfaces": in_interfaces, "impairment_management": in_matches}
+    return {name: merge(variables[name], name) for name, merge in ways.items() if name in variables}
 
 
 def _plain(value: Any) -> Any:

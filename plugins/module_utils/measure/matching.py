@@ -45,6 +45,9 @@ def protocol_number(value: object) -> int:
 
 
 def dscp_number(value: object) -> int:
+    """Number of a dscp, or of the first in a list of them."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return dscp_number(value[0])
     text = str(value).lower()
     return DSCP[text] if text in DSCP else int(text, 0)
 
@@ -83,7 +86,13 @@ def _is_protocol(value: object, packet: Packet) -> bool:
     return packet.ethertype == 0x0800 and packet.protocol == protocol_number(value)
 
 
-def _holds(key: str, value: Any, packet: Packet) -> bool:
+def _has_dscp(value: object, packet: Packet) -> bool:
+    asked = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
+    return packet.protocol > 0 and packet.dscp in map(dscp_number, asked)
+
+
+def _holds(key: str, value: Any, packet: Packet, unknown: bool = False) -> bool:
+    """Whether one condition holds; `unknown` where that cannot be judged from a packet (mac, vlan)."""
     has_ports = packet.protocol in WITH_PORTS
     if key == "port":
         return has_ports and (_in_ports(value, packet.source_port) or _in_ports(value, packet.destination_port))
@@ -97,17 +106,19 @@ def _holds(key: str, value: Any, packet: Packet) -> bool:
         "destination": lambda: _in_network(value, packet.destination),
         "source_port": lambda: has_ports and _in_ports(value, packet.source_port),
         "destination_port": lambda: has_ports and _in_ports(value, packet.destination_port),
-        "dscp": lambda: packet.protocol > 0 and packet.dscp == dscp_number(value),
+        "dscp": lambda: _has_dscp(value, packet),
         "bridged": lambda: packet.forwarded is bool(value),
         "in_interface": lambda: packet.in_interface == value,
+        "not": lambda: not matches([value] if isinstance(value, Mapping) else value, packet, unknown=True),
     }
-    return key in tests and bool(tests[key]())
+    return bool(tests[key]()) if key in tests else unknown
 
 
-def matches(alternatives: Sequence[Mapping[str, Any]], packet: Packet) -> bool:
-    """Whether one of the alternatives holds. Conditions that cannot be judged from a packet (mac, vlan) never hold."""
+def matches(alternatives: Sequence[Mapping[str, Any]], packet: Packet, unknown: bool = False) -> bool:
+    """Whether one of the alternatives surely holds; with `unknown`, whether one may (nobody knows of mac and vlan)."""
     return any(
-        all(_holds(key, value, packet) for key, value in one.items() if value is not None) for one in alternatives
+        all(_holds(key, value, packet, unknown) for key, value in one.items() if value is not None)
+        for one in alternatives
     )
 
 

@@ -71,6 +71,11 @@ def test_without_the_other_end_there_is_no_flow() -> None:
         ({"in_interface": "eth0"}, {"sender": "laptop", "entry": "eth0"}),
         ({"mark": "0x5/0xff"}, {"sender": "master", "mark": 5}),
         ([{"protocol": "esp"}, {"protocol": "tcp"}], {"protocol": "tcp"}),
+        ({"dscp": ["af11", 46]}, {"tos": 40}),
+        ({"source": ["10.0.0.0/8", "192.168.1.107/32"]}, {"sender": "master"}),
+        ({"not": {"source": "192.168.1.147/32"}}, {"sender": "master"}),
+        ({"port": "5000-5999", "not": {"protocol": "udp"}}, {"protocol": "tcp", "destination_port": 5000}),
+        ({"not": [{"protocol": "udp"}, {"destination_port": "1-30000"}]}, {"protocol": "tcp"}),
     ],
 )
 def test_headers_fulfil_the_match(match: Any, expected: dict[str, Any]) -> None:
@@ -97,6 +102,8 @@ def test_first_match_wins() -> None:
     assert class_of(classes, arp) == "device"
     assert class_of(classes, tcp._replace(destination_port=22), [{"protocol": "tcp", "port": 22}]) == ""
     assert not matches([{"mac": "02:00:00:00:00:01"}], tcp)  # unknown here: never taken for fulfilled
+    assert not matches([{"not": {"source_mac": "02:00:00:00:00:01"}}], tcp)
+    assert matches([{"not": {"source_mac": "02:00:00:00:00:01", "protocol": "udp"}}], tcp)
 
 
 def test_asked_in_plain_figures() -> None:
