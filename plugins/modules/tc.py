@@ -51,7 +51,16 @@ options:
     description:
       - Filters as C({parent, prio, protocol, kind, flowid, …}); C(protocol) is C(all) when it is left out. C(parent) is a qdisc with classes or
         bands, a class with children, C(ingress) (C("ffff:fff2")), or C(egress) (C("ffff:fff3"), of C(clsact)).
+        C(flowid) can be left out where C(action) is given. Chains are not supported.
       - C(fw) takes the mark as C(handle), and C(mask) and C(indev). C(u32) takes C(match), a list of matches as in tc-u32(8), and C(indev).
+        C(matchall) takes nothing else. C(flower) takes C(indev), C(src_mac), C(dst_mac), C(vlan_id), C(vlan_prio), C(vlan_ethtype), C(ip_proto),
+        C(ip_tos), C(ip_ttl), C(src_ip), C(dst_ip), C(src_port), C(dst_port) and C(tcp_flags), all as in tc-flower(8).
+      - C(action) is a list, worked off in order. C({kind, index}) is an action that exists and may be shared with other filters; all others are the
+        filter's own. C(gact) takes C(control) (C(pass), C(drop), C(pipe), C(continue), C(reclassify), C(trap)) and C(random), such as
+        C({type: determ, control: drop, value: 20}), or C(netrand). C(mirred) takes C(egress) or C(ingress) (C(redirect) or C(mirror)),
+        C(dev), and C(control) after a mirror. C(skbedit) takes C(mark) (C(0x5/0xff) leaves the other bits), C(priority) (C("1:10")),
+        C(queue_mapping), C(ptype) and C(control). C(police) takes C(rate), C(burst), C(mtu), C(peakrate), C(overhead), C(mpu), C(linklayer),
+        C(exceed) and C(conform).
     type: list
     elements: dict
     default: []
@@ -100,6 +109,15 @@ EXAMPLES = r"""
       - {parent: "1:2", handle: "20:", kind: netem, distribution: "{{ lookup('file', 'rtt.txt').splitlines() }}"}
       - {parent: "20:1", kind: bfifo, limit: 64kB}
 
+- name: A copy of what arrives for one host, and no more than 1 mbit/s of the rest
+  impair.testbed.tc:
+    interface: eth0
+    qdiscs:
+      - {kind: clsact}
+    filters:
+      - {parent: ingress, prio: 1, kind: flower, protocol: ip, dst_ip: 10.0.0.7, action: [{kind: mirred, egress: mirror, dev: eth1}, {kind: gact, control: pass}]}
+      - {parent: ingress, prio: 2, kind: matchall, action: [{kind: police, rate: 1mbit, burst: 10kB, exceed: drop}]}
+
 - name: As the interface was
   impair.testbed.tc:
     interface: eth0
@@ -131,6 +149,7 @@ from ..module_utils.converge import Target, converge
 from ..module_utils.errors import RolledBack, TestbedError
 from ..module_utils.netlink import Socket
 from ..module_utils.report import result
+from ..module_utils.tc.actions import check_shared
 from ..module_utils.tc.domain import TcDomain
 from ..module_utils.tc.model import BOTH
 from ..module_utils.tc.tree import build
@@ -143,6 +162,8 @@ def run(interface, qdiscs, classes, filters, state, purge, check):
             desired = build(qdiscs, classes, filters)
             domain = TcDomain(rtnetlink, interface)
             domain.claim(desired, owned=None, purge=purge)
+            if any(entry.options.actions for entry in desired.filters):
+                check_shared(rtnetlink, desired.filters)
             return _converge(domain, desired, check)
         domain = TcDomain(rtnetlink, interface)
         if not domain.touched():  # what stands is not ours to take away

@@ -22,7 +22,8 @@ NOTHING: Tree = {"qdiscs": [], "classes": [], "filters": []}
 DUMPS = {"qdisc": 38, "class": 42, "filter": 46}  # RTM_GET* (linux/rtnetlink.h)
 KIND, OPTIONS = 1, 2  # TCA_*
 HOOKS = ("ingress", "clsact")
-FILTER_PLACE = {"kind", "parent", "prio", "protocol", "handle", "mask", "match", "indev", "flowid"}
+FILTER_PLACE = {"kind", "parent", "prio", "protocol", "handle", "mask", "match", "indev", "flowid", "action"}
+ACTIONS = {"u32": 7, "fw": 4, "flower": 3, "matchall": 2, "bpf": 1}  # TCA_*_ACT
 VOLATILE = {("filter", "u32"): {9}, ("filter", "matchall"): {4}}  # TCA_*_PCNT count packets
 
 
@@ -67,7 +68,23 @@ def _filter(device: str, entry: Mapping[str, Any]) -> str:
     line += "".join(f" match {word}" for word in matches)
     indev = f" indev {entry['indev']}" if "indev" in entry else ""
     keys = "".join(f" {key} {value}" for key, value in entry.items() if key not in FILTER_PLACE)
-    return f"{line}{indev}{keys} flowid {entry['flowid']}"
+    flowid = f" flowid {entry['flowid']}" if "flowid" in entry else ""
+    return f"{line}{indev}{keys}{flowid}" + "".join(f" action {_action(one)}" for one in entry.get("action", ()))
+
+
+def _action(entry: Mapping[str, Any]) -> str:
+    """An action in the words of tc(8)."""
+    words = [entry["kind"]]
+    verdict = entry.get("control", "")
+    if entry["kind"] == "gact" and verdict:
+        chance = entry.get("random")
+        words += [verdict, *(["random", *(str(chance[key]) for key in ("type", "control", "value"))] if chance else [])]
+        return " ".join(words)
+    if entry["kind"] == "police" and "exceed" in entry:
+        words += ["conform-exceed", "/".join(entry[key] for key in ("exceed", "conform") if key in entry)]
+    places = {"kind", "control", "exceed", "conform"}
+    words += [word for key, value in entry.items() if key not in places for word in (key, _size(value))]
+    return " ".join([*words, verdict]).rstrip()
 
 
 def _words(entry: Mapping[str, Any], besides: set[str]) -> str:
@@ -244,6 +261,22 @@ def _chosen(handle: int) -> int | str:
     return "auto" if 0x80000000 <= handle < 0xFFFF0000 else handle
 
 
+def _settled_actions(data: bytes) -> bytes:
+    """Without times, counters, and the index that the kernel chose for an action of the filter's own."""
+    settled = []
+    for order, entry in attributes(data).items():
+        found = attributes(entry)
+        kind = found[KIND].rstrip(b"\0").decode()
+        options = attributes(found[OPTIONS])
+        options.pop(6 if kind == "police" else 1, None)  # TCA_*_TM
+        parameters, counts = (1, 44) if kind == "police" else (2, 12)
+        values = options[parameters]
+        own = struct.unpack_from("=2i", values, counts) == (1, 1)
+        options[parameters] = (bytes(4) if own else values[:4]) + values[4:counts] + values[counts + 8 :]
+        settled.append((order, kind, sorted((key, value.hex()) for key, value in options.items())))
+    return repr(settled).encode()
+
+
 def _entry(role: str, body: bytes) -> tuple[str, str, int, int, int, tuple[tuple[int, str], ...]]:
     _ifindex, handle, parent, info = struct.unpack_from("=iIII", body, 4)
     found = attributes(body[20:])
@@ -259,6 +292,8 @@ def _entry(role: str, body: bytes) -> tuple[str, str, int, int, int, tuple[tuple
             options[2] = options[2][:12]  # without the count of direct packets
         if (role, kind) == ("qdisc", "netem"):
             options = _netem_without_what_does_nothing(options)
+        if role == "filter" and ACTIONS.get(kind) in options:
+            options[ACTIONS[kind]] = _settled_actions(options[ACTIONS[kind]])
         if (role, kind) == ("filter", "u32"):
             options.pop(2, None)  # the hash table's number
     return (

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..converge import Step
-from ..errors import StepFailed
+from ..errors import InvalidInput, StepFailed
 from ..netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -34,6 +34,7 @@ from ..netlink import (
     u32,
 )
 from .kinds.filters import GACT, TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_GACT_PARMS
+from .model import Filter
 
 TCA_ACT_TAB, TCA_ACT_INDEX, TCA_GACT_PROB = 1, 3, 3
 TCAMSG = bytes(4)  # tcamsg: family and padding
@@ -96,6 +97,20 @@ class ActionsDomain:
 
     def describe(self, state: Sequence[DropEvery]) -> list[str]:
         return [f"action {_words(action)}" for action in state]
+
+
+def check_shared(rtnetlink: Socket, filters: Sequence[Filter]) -> None:
+    """Raise InvalidInput where a filter names an action by an index that the node does not have."""
+    for place, entry in enumerate(filters):
+        for number, action in enumerate(entry.options.actions):
+            if action.options is None and not _exists(rtnetlink, action.kind, action.index):
+                allowed = f"make it first, by `tc actions add action {action.kind} … index {action.index}`"
+                raise InvalidInput(f"filters[{place}].action[{number}].index", action.index, allowed)
+
+
+def _exists(rtnetlink: Socket, kind: str, index: int) -> bool:
+    entry = nested(1, attribute(TCA_ACT_KIND, string(kind)), attribute(TCA_ACT_INDEX, u32(index)))
+    return not rtnetlink.send([Message(RTM_GETACTION, 0, TCAMSG + nested(TCA_ACT_TAB, entry))])
 
 
 def _decode(options: dict[int, bytes]) -> list[DropEvery]:

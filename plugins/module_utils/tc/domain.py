@@ -166,14 +166,10 @@ class TcDomain:
 
         An action that was made with its filter goes with it too, unless all of it is known.
         """
-        lost = {f"of kind {entry.kind}" for entry in tree.filters if isinstance(entry.options, Raw)}
-        for entry in tree.filters:
-            for action in getattr(entry.options, "actions", ()):
-                if isinstance(getattr(action, "options", Raw(b"")), Raw):
-                    lost.add(f"with the action {action.kind}")
+        lost = sorted({name for entry in tree.filters for name in _unknown(entry)})
         if lost:
             raise TestbedError(
-                f"{_place(tree)} of {self.interface} holds filters {' and '.join(sorted(lost))}, which could not be "
+                f"{_place(tree)} of {self.interface} holds filters {' and '.join(lost)}, which could not be "
                 "given back by clear; remove them to have it replaced"
             )
 
@@ -245,6 +241,13 @@ def forget_restored(rtnetlink: Socket) -> None:
             continue
         if domain.touched():
             domain.release()
+
+
+def _unknown(entry: Filter) -> list[str]:
+    """What of a filter this collection cannot make."""
+    if isinstance(entry.options, Raw):
+        return [f"of kind {entry.kind}"]
+    return [f"with the action {action.kind}" for action in entry.options.actions if isinstance(action.options, Raw)]
 
 
 def _own_tables(options: Netem) -> list[Distribution]:

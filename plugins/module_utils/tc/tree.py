@@ -41,6 +41,7 @@ _FILTER_PLACES = {
     "prio": schema.whole_number(1, 0xFFFF),
     "protocol": schema.choice(*PROTOCOLS),
     "handle": schema.leaf(units.parse_integer),
+    "chain": schema.not_supported("chains of filters are not supported; write priorities"),
 }
 
 
@@ -241,6 +242,11 @@ def _check_loops(tree: Tree) -> None:
                 )
 
 
+def _leads(entry: Filter, targets: set[int]) -> bool:
+    """Whether the filter names a class that it can lead to, or none since its actions do the work."""
+    return entry.options.target in targets or bool(not entry.options.target and entry.options.actions)
+
+
 def _check_filters(tree: Tree) -> None:
     bands = [qdisc for qdisc in tree.qdiscs if qdisc.kind == "prio" and qdisc.handle]
     targets = {entry.handle for entry in tree.classes}.union(*map(places_below, bands))
@@ -256,7 +262,7 @@ def _check_filters(tree: Tree) -> None:
         if entry.parent not in places:
             allowed = "write a qdisc with classes, a class with children, or ingress where the tree has such a qdisc"
             raise InvalidInput(f"{path}.parent", handle_text(entry.parent), allowed)
-        if side(entry.parent) == ROOT and entry.options.target not in targets:  # at ingress there are no classes
+        if side(entry.parent) == ROOT and not _leads(entry, targets):  # at ingress there are no classes
             allowed = "write a class of this tree, or a band of its prio"
             raise InvalidInput(f"{path}.flowid", handle_text(entry.options.target), allowed)
         place = (entry.parent, entry.priority)

@@ -14,7 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.module_utils.tc.kinds import cake, distribution, fq, fq_codel, fw, htb, netem, plain, prio, table, u32
+from plugins.module_utils.tc.kinds import (
+    action,
+    cake,
+    distribution,
+    fq,
+    fq_codel,
+    fw,
+    htb,
+    matchall,
+    netem,
+    plain,
+    police,
+    prio,
+    table,
+    u32,
+)
 from plugins.module_utils.tc.kinds.filters import Action
 from plugins.module_utils.tc.kinds.ingress import Hook
 from plugins.module_utils.tc.kinds.netem_options import UNIFORM
@@ -222,7 +237,24 @@ def told(options: netem.Netem) -> netem.Netem:
 SHORT = st.integers(0, 2**16 - 1)
 RATE = st.integers(1, 2**63)
 HTB_CLASSES = st.builds(htb.HtbClass, RATE, RATE, WORD, WORD, WORD, st.integers(0, 7), SHORT, SHORT, st.just(1))
-ACTIONS = st.lists(st.builds(Action, st.just("gact"), WORD), max_size=3).map(tuple)
+CONTROL, BYTE = st.sampled_from([-1, 0, 1, 2, 3, 8]), st.integers(0, 255)
+OWN = {
+    "gact": st.builds(action.Gact, CONTROL, st.none() | st.tuples(st.integers(1, 2), SHORT, CONTROL)),
+    "mirred": st.builds(action.Mirred, st.integers(1, 4), WORD, CONTROL),
+    "skbedit": st.builds(
+        action.Skbedit,
+        *(st.none() | of for of in (WORD, SHORT, WORD, WORD, SHORT)),
+        CONTROL,
+        st.none() | RATE,
+        st.none() | SHORT,
+    ),
+    "police": st.builds(
+        police.Police, RATE, WORD, st.integers(256, 2**32 - 1), CONTROL, CONTROL, st.just(0) | RATE, SHORT, SHORT, BYTE
+    ),
+}
+SHARED = st.builds(Action, st.sampled_from(list(OWN)), st.integers(1, 2**32 - 1), st.none())
+ANY = st.one_of(SHARED, *(st.builds(Action, st.just(kind), st.just(0), made) for kind, made in OWN.items()))
+ACTIONS = st.lists(ANY, max_size=3).map(tuple)
 NAME = st.sampled_from(["", "eth0", "enx8cae4cf5b7ae"])
 KEYS = st.lists(st.builds(u32.Key, WORD, WORD, st.integers(-64, 64), st.sampled_from([0, -1])), max_size=5).map(tuple)
 U32S = st.builds(u32.U32, WORD, KEYS, NAME, st.none() | st.tuples(WORD, WORD), ACTIONS)
@@ -243,12 +275,17 @@ def test_u32_decodes_what_it_encodes(options: u32.U32) -> None:
     assert u32.decode(u32.encode(options)) == options
 
 
+@given(st.builds(matchall.Matchall, WORD, ACTIONS))
+def test_matchall_decodes_what_it_encodes(options: matchall.Matchall) -> None:
+    assert matchall.MATCHALL.decode(matchall.MATCHALL.encode(options)) == options
+
+
 @given(st.builds(fw.Fw, WORD, WORD, NAME, ACTIONS))
 def test_fw_decodes_what_it_encodes(options: fw.Fw) -> None:
     assert fw.FW.decode(fw.FW.encode(options)) == options
 
 
-FLAG, BYTE = st.booleans(), st.integers(0, 255)
+FLAG = st.booleans()
 FQS = st.builds(
     fq.Fq,
     *[WORD] * 4,

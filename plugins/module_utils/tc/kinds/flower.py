@@ -17,7 +17,15 @@ from ... import schema, units
 from ...netlink import attribute, attributes, integer, string, text, u32
 from ..model import ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, PROTOCOLS, handle_text, parse_handle
 from .base import Kind
-from .filters import Action, decode_actions, encode_actions, parse_interface, render_actions
+from .filters import (
+    Action,
+    check_target,
+    decode_actions,
+    encode_actions,
+    parse_actions,
+    parse_interface,
+    render_actions,
+)
 
 CLASSID, INDEV, ACT, ETH_TYPE, VLAN_ETH_TYPE = 1, 2, 3, 8, 25  # TCA_FLOWER_*
 
@@ -214,7 +222,13 @@ def _ethertype(value: object) -> int:
     return ETH_P_IPV6 if value == "ipv6" else units.parse_integer(value, 0x600, 0xFFFF)
 
 
-def _build(flowid: int | None = None, indev: str = "", vlan_ethtype: int = 0, **given: Any) -> Flower:
+def _build(
+    flowid: int | None = None,
+    indev: str = "",
+    vlan_ethtype: int = 0,
+    action: tuple[Action, ...] = (),
+    **given: Any,
+) -> Flower:
     keys: dict[str, tuple[int, int]] = {}
     for name, value in given.items():
         if name in ("src_ip", "dst_ip"):
@@ -227,7 +241,7 @@ def _build(flowid: int | None = None, indev: str = "", vlan_ethtype: int = 0, **
     if len({name[:4] for name in keys if name.startswith("ipv")}) > 1:
         raise ValueError("src_ip and dst_ip are of different families")
     ordered = tuple(Key(name, *keys[name]) for name in FIELDS if name in keys)
-    return Flower(flowid or 0, ordered, indev, 0, vlan_ethtype)
+    return Flower(check_target(flowid, action), ordered, indev, 0, vlan_ethtype, action)
 
 
 def _place_port(keys: dict[str, tuple[int, int]], name: str, value: tuple[str, int, int], protocol: Any) -> None:
@@ -263,6 +277,7 @@ FLOWER = Kind(
     {
         "flowid": schema.leaf(parse_handle),
         "indev": schema.leaf(parse_interface),
+        "action": parse_actions,
         "src_mac": schema.leaf(_mac),
         "dst_mac": schema.leaf(_mac),
         "vlan_id": schema.leaf(lambda value: units.parse_integer(value, 0, 4095)),

@@ -9,9 +9,18 @@ from typing import NamedTuple
 
 from ... import schema, units
 from ...netlink import attribute, attributes, integer, string, text, u32
-from ..model import handle_text, parse_handle
+from ..model import parse_handle
 from .base import Kind, words
-from .filters import Action, decode_actions, encode_actions, parse_interface, render_actions
+from .filters import (
+    Action,
+    check_target,
+    decode_actions,
+    encode_actions,
+    parse_actions,
+    parse_interface,
+    render_actions,
+    target_text,
+)
 
 TCA_FW_CLASSID, TCA_FW_INDEV, TCA_FW_ACT, TCA_FW_MASK = 1, 3, 4, 5
 WHOLE_MARK = 0xFFFFFFFF
@@ -26,10 +35,8 @@ class Fw(NamedTuple):
     actions: tuple[Action, ...] = ()
 
 
-def _build(flowid: int | None = None, mask: int = WHOLE_MARK, indev: str = "") -> Fw:
-    if flowid is None:
-        raise ValueError("a filter needs a flowid")
-    return Fw(flowid, mask, indev)
+def _build(flowid: int | None = None, mask: int = WHOLE_MARK, indev: str = "", action: tuple[Action, ...] = ()) -> Fw:
+    return Fw(check_target(flowid, action), mask, indev, action)
 
 
 def _encode(options: Fw) -> bytes:
@@ -52,7 +59,7 @@ def _decode(data: bytes) -> Fw:
 
 
 def _render(options: Fw) -> str:
-    line = words(indev=options.indev or None, flowid=handle_text(options.target))
+    line = words(indev=options.indev or None, flowid=target_text(options.target))
     return f"{line} {render_actions(options.actions)}".strip()
 
 
@@ -66,6 +73,7 @@ FW = Kind(
         "flowid": schema.leaf(parse_handle),
         "mask": schema.leaf(lambda value: units.parse_integer(value, 1)),
         "indev": schema.leaf(parse_interface),
+        "action": parse_actions,
     },
     _build,
     _encode,

@@ -11,7 +11,7 @@ from ... import schema
 from ...netlink import attribute, attributes, integer, u32
 from ..model import handle_text, parse_handle
 from .base import Kind
-from .filters import Action, decode_actions, encode_actions, render_actions
+from .filters import Action, check_target, decode_actions, encode_actions, parse_actions, render_actions
 
 CLASSID, ACT = 1, 2  # TCA_MATCHALL_*
 HANDLE = 1  # the kernel's number for the only filter of a priority
@@ -24,8 +24,8 @@ class Matchall(NamedTuple):
     actions: tuple[Action, ...] = ()
 
 
-def _build(flowid: int | None = None) -> Matchall:
-    return Matchall(flowid or 0)
+def _build(flowid: int | None = None, action: tuple[Action, ...] = ()) -> Matchall:
+    return Matchall(check_target(flowid, action), action)
 
 
 def _encode(options: Matchall) -> bytes:
@@ -49,7 +49,7 @@ def _unchangeable(_old: Matchall, _new: Matchall) -> str:
 
 MATCHALL = Kind(
     "matchall",
-    {"flowid": schema.leaf(parse_handle)},
+    {"flowid": schema.leaf(parse_handle), "action": parse_actions},
     _build,
     _encode,
     _decode,

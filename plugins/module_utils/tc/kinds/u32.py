@@ -13,9 +13,18 @@ from typing import NamedTuple
 
 from ... import schema
 from ...netlink import attribute, attributes, integer, string, text, u32
-from ..model import handle_text, parse_handle
+from ..model import parse_handle
 from .base import Kind
-from .filters import Action, decode_actions, encode_actions, parse_interface, render_actions
+from .filters import (
+    Action,
+    check_target,
+    decode_actions,
+    encode_actions,
+    parse_actions,
+    parse_interface,
+    render_actions,
+    target_text,
+)
 
 TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT, TCA_U32_INDEV, TCA_U32_MARK = 1, 5, 7, 8, 10
 SELECTOR = struct.Struct("=BBBxHHhhI")  # tc_u32_sel: flags, offset shift, keys, offset mask, offset, …, hash mask
@@ -120,7 +129,7 @@ def render(options: U32) -> str:
         parts.append(f"match mark {options.mark[0]:#x} {options.mark[1]:#x}")
     if options.indev:
         parts.append(f"indev {options.indev}")
-    parts += [f"flowid {handle_text(options.target)}", render_actions(options.actions)]
+    parts += [f"flowid {target_text(options.target)}", render_actions(options.actions)]
     return " ".join(part for part in parts if part)
 
 
@@ -197,9 +206,13 @@ def _checked(number: int, mask: int, offset: int, width: int, offset_mask: int =
     return key(_fitting(number, width), _fitting(mask, width), offset, width, offset_mask)
 
 
-def _build(match: Sequence[list[Key] | tuple[int, int]] = (), flowid: int | None = None, indev: str = "") -> U32:
-    if flowid is None:
-        raise ValueError("a filter needs a flowid")
+def _build(
+    match: Sequence[list[Key] | tuple[int, int]] = (),
+    flowid: int | None = None,
+    indev: str = "",
+    action: tuple[Action, ...] = (),
+) -> U32:
+    target = check_target(flowid, action)
     marks = [part for part in match if isinstance(part, tuple)]
     if len(marks) > 1:
         raise ValueError("only one mark can be matched")
@@ -208,7 +221,7 @@ def _build(match: Sequence[list[Key] | tuple[int, int]] = (), flowid: int | None
         raise ValueError("u32 needs a match; `u32 0 0` matches everything")
     if len(keys) > MAX_KEYS:
         raise ValueError(f"u32 takes {MAX_KEYS} keys at most")
-    return U32(flowid, keys, indev, marks[0] if marks else None)
+    return U32(target, keys, indev, marks[0] if marks else None, action)
 
 
 FILTER = Kind(
@@ -217,6 +230,7 @@ FILTER = Kind(
         "match": schema.sequence(schema.leaf(parse_match)),
         "flowid": schema.leaf(parse_handle),
         "indev": schema.leaf(parse_interface),
+        "action": parse_actions,
     },
     _build,
     encode,
