@@ -47,6 +47,23 @@ def match(text: object) -> dict[str, Any]:
     return filter_(match=[text])
 
 
+def action(*entries: Any) -> dict[str, Any]:
+    bare = {key: value for key, value in FILTER.items() if key != "flowid"}
+    return tree(filters=[{**bare, "action": list(entries)}])
+
+
+def gact(**random: Any) -> dict[str, Any]:
+    return action({"kind": "gact", "control": "pass", "random": random})
+
+
+def mirred(**more: Any) -> dict[str, Any]:
+    return action({"kind": "mirred", "egress": "redirect", "dev": "lo", **more})
+
+
+def police(**more: Any) -> dict[str, Any]:
+    return action({"kind": "police", "rate": "1mbit", "burst": "5kB", **more})
+
+
 BANDS = {"parent": "root", "handle": "1:", "kind": "prio"}
 NAMED = {"kind": "netem", "handle": "5:"}
 TBF = {"rate": "1mbit", "burst": "5kB", "limit": "9kB"}
@@ -156,7 +173,38 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (class_(kind="hfsc"), "classes[0].kind", "known kinds of class: htb"),
     (tree(classes=[CLASS, CLASS]), "classes[1].classid", "used once"),
     (tree([{**ROOT, "kind": "tbf", **TBF}]), "classes[0].kind", "the root qdisc is a tbf"),
-    (filter_(kind="flower"), "filters[0].kind", "known kinds of filter: fw, u32"),
+    (filter_(kind="route"), "filters[0].kind", "known kinds of filter: fw, u32"),
+    (filter_(chain=1), "filters[0].chain", "chains of filters are not supported"),
+    (filter_(action={"kind": "gact"}), "filters[0].action", "write a list"),
+    (action("drop"), "filters[0].action[0]", "write a mapping with kind"),
+    (action({"kind": "pedit"}), "filters[0].action[0].kind", "known kinds of actions: gact, skbedit, mirred, police"),
+    (action({"kind": ["gact"]}), "filters[0].action[0].kind", "known kinds of actions"),
+    (action({"kind": "gact"}), "filters[0].action[0]", "gact needs a control"),
+    (action({"kind": "gact", "control": "goto chain 7"}), "filters[0].action[0].control", "chains of filters are not"),
+    (action({"kind": "gact", "control": "stolen"}), "filters[0].action[0].control", "allowed: pass, reclassify, drop"),
+    (action({"kind": "gact", "verdict": "drop"}), "filters[0].action[0].verdict", "unknown key; allowed: kind, index"),
+    (action({"kind": "gact", "index": 7}), "filters[0].action[0].index", "make it first, by `tc actions add "),
+    (action({"kind": "mirred", "index": 7}), "filters[0].action[0].index", "make it first, by `tc actions add action"),
+    (action({"kind": "gact", "index": 0}), "filters[0].action[0].index", "from 1 to"),
+    (action({"kind": "gact", "index": 7, "control": "drop"}), "filters[0].action[0]", "exists already"),
+    (gact(type="determ", control="drop"), "filters[0].action[0].random.value", "required"),
+    (gact(type="each", control="drop", value=3), "filters[0].action[0].random.type", "netrand, determ"),
+    (gact(type="determ", control="drop", value=0), "filters[0].action[0].random.value", "from 1 to 10000"),
+    (mirred(dev="t99"), "filters[0].action[0].dev", "this node has the interfaces"),
+    (mirred(dev=None), "filters[0].action[0]", "mirred needs"),
+    (mirred(ingress="mirror"), "filters[0].action[0]", "one of egress and ingress"),
+    (mirred(control="pass"), "filters[0].action[0]", "control belongs to mirror"),
+    (mirred(egress="copy"), "filters[0].action[0].egress", "redirect, mirror"),
+    (action({"kind": "skbedit"}), "filters[0].action[0]", "one of mark, priority"),
+    (action({"kind": "skbedit", "mark": "0x10/0xf"}), "filters[0].action[0].mark", "none outside of its mask"),
+    (action({"kind": "skbedit", "mark": 2**32}), "filters[0].action[0].mark", "32 bits"),
+    (action({"kind": "skbedit", "ptype": "me"}), "filters[0].action[0].ptype", "host, broadcast"),
+    (police(burst=None), "filters[0].action[0]", "needs rate and burst"),
+    (police(rate="1mbps"), "filters[0].action[0].rate", "write mbit"),
+    (police(peakrate="2mbit"), "filters[0].action[0]", "peakrate needs an mtu"),
+    (police(peakrate="500kbit", mtu="2kB"), "filters[0].action[0]", "must not be below rate"),
+    (police(mtu="255B"), "filters[0].action[0]", "from 256B"),
+    (police(exceed="slow"), "filters[0].action[0].exceed", "allowed: pass"),
     (filter_(prio=0), "filters[0].prio", "from 1 to 65535"),
     (filter_(prio=None), "filters[0].prio", "required"),
     (filter_(protocol="ipx"), "filters[0].protocol", "allowed: all, ip"),
@@ -223,6 +271,42 @@ def test_a_kind_that_the_kernel_lacks_is_refused_by_its_option(standing: Bench, 
         return
     assert "unknown" in tried.stderr
     with pytest.raises(RolledBack, match=f"needs CONFIG_NET_SCH_{kind.upper()} .*the state before was restored"):
+        standing.run(asked)
+    assert (standing.state(), standing.show()) == before
+
+
+FILTER_KINDS: dict[str, dict[str, Any]] = {
+    "fw": {"handle": 1},
+    "u32": {"match": ["u32 0 0"]},
+    "flower": {"protocol": "ip", "dst_ip": "10.0.0.7"},
+    "matchall": {},
+}
+ACTION_KINDS: dict[str, dict[str, Any]] = {
+    "gact": {"control": "drop"},
+    "mirred": {"egress": "redirect", "dev": "lo"},
+    "skbedit": {"mark": 1},
+    "police": {"rate": "1mbit", "burst": "5kB"},
+}
+
+
+@pytest.mark.parametrize("kind", [*FILTER_KINDS, *ACTION_KINDS])
+def test_a_filter_that_the_kernel_lacks_is_refused_by_its_option(standing: Bench, kind: str) -> None:
+    before = (standing.state(), standing.show())
+    if kind in FILTER_KINDS:
+        asked = tree(filters=[{"parent": "1:", "prio": 1, "kind": kind, "flowid": "1:1", **FILTER_KINDS[kind]}])
+    else:
+        passed = {"kind": "mirred", "egress": "mirror", "dev": "lo"}
+        asked = action(passed, {"kind": kind, **ACTION_KINDS[kind]})
+    standing.place.run(["tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb"])
+    words = oracle.commands("lo", asked)[-1].split()
+    tried = standing.place.run(["tc", *words], check=False)
+    standing.place.run(["tc", "qdisc", "del", "dev", "lo", "root"])
+    if tried.returncode == 0:
+        assert standing.run(asked).changed
+        return
+    assert "TC classifier not found" in tried.stderr or "Failed to load TC action module" in tried.stderr
+    option = f"CONFIG_NET_{'CLS' if kind in FILTER_KINDS else 'ACT'}_{kind.upper()}"
+    with pytest.raises(RolledBack, match=f"needs {option} .*the state before was restored"):
         standing.run(asked)
     assert (standing.state(), standing.show()) == before
 

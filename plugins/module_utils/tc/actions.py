@@ -25,6 +25,7 @@ from ..netlink import (
     RTM_NEWACTION,
     Message,
     NetlinkError,
+    Refusal,
     Socket,
     attribute,
     attributes,
@@ -108,9 +109,18 @@ def check_shared(rtnetlink: Socket, filters: Sequence[Filter]) -> None:
                 raise InvalidInput(f"filters[{place}].action[{number}].index", action.index, allowed)
 
 
+def known(rtnetlink: Socket, kind: str) -> bool:
+    """Whether the kernel has this kind of actions, built in or loaded."""
+    return not any("kind not found" in refusal.reason for refusal in _asked(rtnetlink, kind, 1))
+
+
 def _exists(rtnetlink: Socket, kind: str, index: int) -> bool:
+    return not _asked(rtnetlink, kind, index)
+
+
+def _asked(rtnetlink: Socket, kind: str, index: int) -> list[Refusal]:
     entry = nested(1, attribute(TCA_ACT_KIND, string(kind)), attribute(TCA_ACT_INDEX, u32(index)))
-    return not rtnetlink.send([Message(RTM_GETACTION, 0, TCAMSG + nested(TCA_ACT_TAB, entry))])
+    return rtnetlink.send([Message(RTM_GETACTION, 0, TCAMSG + nested(TCA_ACT_TAB, entry))])
 
 
 def _decode(options: dict[int, bytes]) -> list[DropEvery]:

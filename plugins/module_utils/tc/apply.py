@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ _LACKING = {  # what the kernel says of a kind that it was not built with, and t
     "Specified qdisc kind is unknown": "CONFIG_NET_SCH",
     "TC classifier not found": "CONFIG_NET_CLS",
 }
+_NO_ACTION = "Failed to load TC action module"  # what it says of the first action of a filter that it lacks
 POLL = 0.01  # seconds between two looks at a draining queue
 
 
@@ -48,11 +50,22 @@ def _send(rtnetlink: Socket, steps: Sequence[Step]) -> None:
     for refusal in rtnetlink.send(messages):
         command, reason = steps[refusal.index].command, refusal.reason
         option = next((prefix for words, prefix in _LACKING.items() if words in reason), "")
+        if _NO_ACTION in reason:
+            raise MissingCapability(f"`{command}`", f"{_lacking(rtnetlink, command)} (the kernel says: {reason})")
         if option:
             kind = text(attributes(messages[refusal.index].body, TCMSG.size).get(TCA_KIND, b""))
             name = {"clsact": "ingress"}.get(kind, kind).upper()
             raise MissingCapability(f"`{command}`", f"{option}_{name} (the kernel says: {reason})")
         raise StepFailed(command, reason)
+
+
+def _lacking(rtnetlink: Socket, command: str) -> str:
+    """The option of the first action in a command that the kernel does not know."""
+    from .actions import known
+
+    kinds = re.findall(r" action (\S+)", command)
+    kind = next((kind for kind in kinds if not known(rtnetlink, kind)), "…")
+    return f"CONFIG_NET_ACT_{kind.upper()}"
 
 
 def _drain(rtnetlink: Socket, drain: Drain) -> None:

@@ -78,18 +78,18 @@ def parse(value: object, path: str) -> Action:
             path, value, "write a mapping with kind, and the kind's parameters or an index"
         )
     kind = value.get("kind")
-    if kind not in SIZES:
+    if not isinstance(kind, str) or kind not in SIZES:
         raise InvalidInput(f"{path}.kind", kind, "known kinds of actions: " + ", ".join(SIZES))
     if value.get("index") is not None:
         shared: dict[str, schema.Parser] = {"kind": schema.text, "index": schema.whole_number(1, 2**32 - 1)}
         if len(value) > len(shared):
             raise InvalidInput(path, dict(value), "an action with an index exists already: leave its parameters out")
-        return Action(str(kind), schema.mapping(shared)(value, path)["index"])
-    known = codec(str(kind))
+        return Action(kind, schema.mapping(shared)(value, path)["index"])
+    known = codec(kind)
     values = schema.mapping({"kind": schema.text, "index": schema.text, **known.parameters})(value, path)
     del values["kind"]
     try:
-        return Action(str(kind), 0, known.build(**values))
+        return Action(kind, 0, known.build(**values))
     except ValueError as error:
         raise InvalidInput(path, dict(value), str(error)) from None
 
