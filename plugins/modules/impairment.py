@@ -25,8 +25,9 @@ options:
         an interface may stand twice, once for each direction.
       - A class has C(name), C(match) (a set of conditions, or a list of alternatives) and impairment keys. The first class that matches takes the packet;
         a class without C(match), the last one, takes the rest. What no class takes passes untouched.
-      - Conditions are C(protocol), C(address), C(source), C(destination), C(port), C(source_port), C(destination_port), C(dscp), C(mac), C(mark),
-        C(bridged) and C(in_interface).
+      - Conditions are C(protocol), C(address), C(source), C(destination), C(port), C(source_port), C(destination_port), C(dscp), C(mac),
+        C(source_mac), C(destination_mac), C(vlan), C(mark), C(bridged) and C(in_interface). Most take a list too, addresses and ports a range.
+        C(not) takes conditions as well, a set or a list of sets, and excludes what these would match.
       - Impairment keys are C(rate), C(ceil), C(burst), C(priority), C(overhead), C(mpu), C(linklayer), C(queue), C(discipline), C(limit),
         C(delay), C(jitter), C(delay_correlation), C(distribution), C(loss), C(ecn), C(duplicate), C(corrupt), C(reorder), C(slot), C(seed), C(drop),
         C(keep_order), C(down) and C(enabled).

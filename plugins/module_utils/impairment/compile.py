@@ -13,12 +13,12 @@ from .. import units
 from ..errors import InvalidInput, MissingCapability
 from ..tc.actions import OURS, DropEvery
 from ..tc.kinds.filters import Action
-from ..tc.kinds.u32 import U32
-from ..tc.model import Filter, Tree
+from ..tc.model import Tree
 from . import shape, statistic
-from .classify import EVERYTHING, Classifier, check_mark, classifiers
+from .classify import Rule, check, filters, rules
 from .match import Match
 from .model import Interface, TrafficClass
+from .packets import Packets
 
 DROP_BACKENDS = {
     "gact": "counts exactly, every packet that the class's filters take",
@@ -170,11 +170,7 @@ def _interface(
 ) -> tuple[Tree, list[dict[str, str]], list[str]]:
     minors = shape.minors(entry.name for entry in interface.classes)
     qdiscs, classes = [shape.root()], list(shape.frame())
-    filters = [
-        _filter(found, shape.PASS, ())
-        for match in passing
-        for found in classifiers(match, node.other_ports, interface.name, "impairment_management")
-    ]
+    found = [rule for match in passing for rule in rules(match, node.other_ports, interface.name, shape.PASS)]
     backends: list[dict[str, str]] = []
     warnings: list[str] = []
     rest: tuple[int, tuple[Action, ...]] = (shape.PASS, ())
@@ -184,34 +180,22 @@ def _interface(
         classes.append(made.entry)
         qdiscs += made.queues
         actions = _actions(entry, indices, interface, node)
-        filters += [_filter(found, made.entry.handle, actions) for found in _class_filters(interface, entry, node)]
+        for match in entry.matches:
+            check(match, node.capable)
+            found += rules(match, node.other_ports, interface.name, made.entry.handle, actions)
         if not entry.matches:
             rest = (made.entry.handle, actions)
         backends += _told(interface, entry, _drop_backend(entry, node), made.computed)
         warnings += _warned(entry, node)
-    filters.append(_filter(EVERYTHING, *rest))
-    return Tree(tuple(qdiscs), tuple(classes), tuple(filters)), backends, warnings
-
-
-def _class_filters(interface: Interface, entry: TrafficClass, node: Node) -> list[Classifier]:
-    found = []
-    for index, match in enumerate(entry.matches):
-        path = f"{entry.path}.match" if len(entry.matches) == 1 else f"{entry.path}.match[{index}]"
-        check_mark(match, node.can("filter.u32_mark"))
-        found += classifiers(match, node.other_ports, interface.name, path)
-    return found
+    found.append(Rule(Packets(), "", *rest))
+    placed = filters(found, shape.ROOT_HANDLE, node.can("filter.flower"), f"{interface.path}.classes")
+    return Tree(tuple(qdiscs), tuple(classes), tuple(placed)), backends, warnings
 
 
 def _actions(
     entry: TrafficClass, indices: Mapping[tuple[str, str], int], interface: Interface, node: Node
 ) -> tuple[Action, ...]:
     return (Action("gact", indices[interface.device, entry.name]),) if _drop_backend(entry, node) == "gact" else ()
-
-
-def _filter(found: Classifier, target: int, actions: tuple[Action, ...]) -> Filter:
-    """The plan gives each filter its priority: only the order is ours to say."""
-    options = U32(target, found.keys, found.indev, found.mark, actions)
-    return Filter("u32", shape.ROOT_HANDLE, 0, found.protocol, 0, options)
 
 
 def _told(

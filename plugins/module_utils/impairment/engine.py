@@ -79,11 +79,10 @@ def _check_ingress(asked: Sequence[model.Interface], present: Sequence[str]) -> 
     """Refuse an in_interface that the node does not have: the kernel would refuse its filter halfway."""
     for interface in asked:
         for entry in interface.classes:
-            for index, match in enumerate(entry.matches):
+            for match in entry.matches:
                 if match.in_interface and match.in_interface not in present:
-                    place = f"{entry.path}.match" + (f"[{index}]" if len(entry.matches) > 1 else "")
                     allowed = "this node has the interfaces " + ", ".join(present)
-                    raise InvalidInput(f"{place}.in_interface", match.in_interface, allowed)
+                    raise InvalidInput(f"{match.path}.in_interface", match.in_interface, allowed)
 
 
 def _on_trial(targets: Sequence[Target], rtnetlink: Socket, within: float) -> tuple[Report, guard.Pending | None]:

@@ -7,36 +7,52 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from .. import schema, units
 from ..errors import InvalidInput
-from ..schema import not_supported, whole_number
+from ..tc.model import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
 
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ without its zero
 TRANSPORTS = {"tcp": 6, "udp": 17, "sctp": 132}
 PROTOCOLS = {"icmp": 1, "igmp": 2, **TRANSPORTS, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58}
-FAMILIES = ("ipv4", "ipv6", "arp")
+ETHERTYPES = {"ipv4": ETH_P_IP, "ipv6": ETH_P_IPV6, "arp": ETH_P_ARP}
+FAMILIES = tuple(ETHERTYPES)
+
+
+class Range(NamedTuple):
+    """Numbers from first to last."""
+
+    first: int
+    last: int
 
 
 class Match(NamedTuple):
-    """One set of conditions; all must hold. `address`, `port` and `mac` are either side."""
+    """One set of conditions; all must hold, each by one of its alternatives. () and None: not asked.
+
+    `address`, `port` and `mac` are either side. `excluded`: what is taken out again. `path`: where it is written.
+    """
 
     protocol: str | int | None = None  # a name of PROTOCOLS or FAMILIES, or an IP protocol number
-    address: Network | None = None
-    source: Network | None = None
-    destination: Network | None = None
-    port: int | None = None
-    source_port: int | None = None
-    destination_port: int | None = None
-    dscp: int | None = None
-    mac: str | None = None
+    address: tuple[Network, ...] = ()
+    source: tuple[Network, ...] = ()
+    destination: tuple[Network, ...] = ()
+    port: tuple[Range, ...] = ()
+    source_port: tuple[Range, ...] = ()
+    destination_port: tuple[Range, ...] = ()
+    dscp: tuple[int, ...] = ()
+    mac: tuple[str, ...] = ()
+    source_mac: tuple[str, ...] = ()
+    destination_mac: tuple[str, ...] = ()
+    vlan: tuple[int, ...] = ()
     mark: tuple[int, int] | None = None  # value, mask
     bridged: bool = False
     in_interface: str | None = None
+    excluded: tuple[Match, ...] = ()
+    path: str = ""
 
 
 def interface_name(value: object, path: str) -> str:
@@ -48,14 +64,48 @@ def interface_name(value: object, path: str) -> str:
     return value
 
 
-def _network(value: object, path: str) -> Network:
-    allowed = "write an address or a network such as 10.0.0.0/8 or 2001:db8::1"
+def _networks(value: object, path: str) -> list[Network]:
+    """An address, a network, or a range FIRST-LAST as the networks that it consists of."""
+    allowed = "write an address, a network or a range such as 10.0.0.7, 2001:db8::/32 or 10.0.0.5-10.0.0.20"
     if not isinstance(value, str) or "%" in value:  # a packet carries no scope
         raise InvalidInput(path, value, allowed)
+    first, dash, last = value.partition("-")
     try:
-        return ipaddress.ip_network(value)
-    except ValueError as error:
+        if not dash:
+            return [ipaddress.ip_network(value)]
+        ends = [ipaddress.ip_address(end.strip()) for end in (first, last)]
+        return list(ipaddress.summarize_address_range(*ends))
+    except (TypeError, ValueError) as error:
         raise InvalidInput(path, value, f"{allowed} ({error})") from None
+
+
+def _port(value: object, path: str) -> list[Range]:
+    """A port, or a range FIRST-LAST."""
+    found = re.fullmatch(r"(\d+)-(\d+)", value) if isinstance(value, str) else None
+    try:
+        ends = [units.parse_integer(part, 1, 65535) for part in (found.groups() if found else (value, value))]
+    except ValueError:
+        ends = [1, 0]
+    if ends[0] > ends[1]:
+        raise InvalidInput(path, value, "write a port from 1 to 65535, or a range such as 5000-5999")
+    return [Range(*ends)]
+
+
+def _several(parse: Callable[[object, str], list[Any]]) -> schema.Parser:
+    """One alternative, or a list of them."""
+
+    def parsed(value: object, path: str) -> tuple[Any, ...]:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return tuple(parse(value, path))
+        if not value:
+            raise InvalidInput(path, [], "write at least one, or leave the key out")
+        return tuple(one for index, entry in enumerate(value) for one in parse(entry, f"{path}[{index}]"))
+
+    return parsed
+
+
+def _single(parse: schema.Parser) -> schema.Parser:
+    return _several(lambda value, path: [parse(value, path)])
 
 
 def _protocol(value: object, path: str) -> str | int:
@@ -109,68 +159,103 @@ def _true(value: object, path: str) -> bool:
     return True
 
 
-_PORT = whole_number(1, 65535)
-_MATCH: dict[str, schema.Parser] = {
+def _vlan(value: object, path: str) -> int:
+    try:
+        return units.parse_integer(value, 1, 4094)
+    except ValueError:
+        raise InvalidInput(path, value, "write the number of a VLAN from 1 to 4094") from None
+
+
+_CONDITIONS: dict[str, schema.Parser] = {
     "protocol": _protocol,
-    "address": _network,
-    "source": _network,
-    "destination": _network,
-    "port": _PORT,
-    "source_port": _PORT,
-    "destination_port": _PORT,
-    "dscp": _dscp,
-    "mac": _mac,
-    "vlan": not_supported("a VLAN tag cannot be matched by the classifiers u32 and fw of this version"),
+    "address": _several(_networks),
+    "source": _several(_networks),
+    "destination": _several(_networks),
+    "port": _several(_port),
+    "source_port": _several(_port),
+    "destination_port": _several(_port),
+    "dscp": _single(_dscp),
+    "mac": _single(_mac),
+    "source_mac": _single(_mac),
+    "destination_mac": _single(_mac),
+    "vlan": _single(_vlan),
     "mark": _mark,
     "bridged": _true,
     "in_interface": interface_name,
 }
+SIDES = {"port": "port", "address": "address", "mac": "MAC address"}
+NO_FIELD = ("bridged", "in_interface", "vlan")  # nothing that a negation could cut out of a packet's fields
 
 
 def parse_match(value: object, path: str) -> Match:
     """One set of conditions."""
-    found = schema.mapping(_MATCH)(value, path)
-    match = Match(**found)
+    found = schema.mapping({**_CONDITIONS, "not": _excluded})(value, path)
     if not found:
         raise InvalidInput(path, value, "write at least one condition; a class for all other traffic has no match")
-    if match.port is not None and (match.source_port is not None or match.destination_port is not None):
-        raise InvalidInput(
-            f"{path}.port", match.port, "port is either side; write it, or source_port and destination_port"
-        )
-    if match.address is not None and (match.source is not None or match.destination is not None):
-        raise InvalidInput(
-            f"{path}.address", str(match.address), "address is either side; write it, or source and destination"
-        )
-    _check_family(match, path)
+    excluded = found.pop("not", ())
+    return _checked(Match(**found, excluded=excluded, path=path), value)
+
+
+def _excluded(value: object, path: str) -> tuple[Match, ...]:
+    return tuple(_alternatives(_cut, value, path))
+
+
+def _cut(value: object, path: str) -> Match:
+    found = schema.mapping(_CONDITIONS)(value, path)
+    for key in NO_FIELD:
+        if key in found:
+            allowed = "this cannot be excluded; give it a class of its own, before this one"
+            raise InvalidInput(f"{path}.{key}", found[key], allowed)
+    if not found:
+        raise InvalidInput(path, value, "write at least one condition, or leave the key out")
+    return _checked(Match(**found, path=path), value)
+
+
+def _checked(match: Match, value: object) -> Match:
+    for either, what in SIDES.items():
+        tail = "" if either == "address" else f"_{either}"
+        sides = f"source{tail}", f"destination{tail}"
+        if getattr(match, either) and any(getattr(match, side) for side in sides):
+            written = value[either] if isinstance(value, Mapping) else None
+            allowed = f"{either} is the {what} of either side; write it, or {sides[0]} and {sides[1]}"
+            raise InvalidInput(f"{match.path}.{either}", written, allowed)
+    _check_family(match)
     return match
 
 
-def _check_family(match: Match, path: str) -> None:
-    ports = (match.port, match.source_port, match.destination_port)
+def _check_family(match: Match) -> None:
+    path = match.path
     transports = (None, *TRANSPORTS, *TRANSPORTS.values())
-    if any(port is not None for port in ports) and match.protocol not in transports:
+    if (match.port or match.source_port or match.destination_port) and match.protocol not in transports:
         raise InvalidInput(f"{path}.protocol", match.protocol, "ports are matched in tcp, udp and sctp")
-    addresses = [address for address in (match.address, match.source, match.destination) if address is not None]
-    versions = {f"ipv{address.version}" for address in addresses}
+    places = (match.address, match.source, match.destination)
+    about = [{f"ipv{one.version}" for one in networks} for networks in places]
     if match.protocol in FAMILIES:
-        versions.add(str(match.protocol))
+        about.append({str(match.protocol)})
     if match.protocol in ("icmp", 1):
-        versions.add("ipv4")
+        about.append({"ipv4"})
     if match.protocol in ("icmpv6", 58):
-        versions.add("ipv6")
-    if len(versions) > 1:
-        raise InvalidInput(path, ", ".join(sorted(versions)), "no packet is both; write alternatives as a list")
-    if match.protocol == "arp" and (addresses or match.dscp is not None):
+        about.append({"ipv6"})
+    about = [versions for versions in about if versions]
+    if about and not set.intersection(*about):
+        allowed = "no packet is both; write alternatives as a list"
+        raise InvalidInput(path, ", ".join(sorted(set().union(*about))), allowed)
+    if match.protocol == "arp" and match.dscp:
         raise InvalidInput(f"{path}.protocol", "arp", "ARP has no IP addresses or dscp to match")
 
 
-def parse_matches(value: object, path: str) -> tuple[Match, ...]:
+def _alternatives(parse: Callable[[object, str], Match], value: object, path: str) -> list[Match]:
     """A set of conditions, or a list of alternatives."""
     if isinstance(value, Mapping):
-        return (parse_match(value, path),)
-    found = schema.sequence(parse_match)(value, path)
+        return [parse(value, path)]
+    found: list[Match] = schema.sequence(parse)(value, path)
     if not found:
         raise InvalidInput(
             path, value, "write a set of conditions or a list of them; a class for all other traffic has no match"
         )
-    return tuple(found)
+    return found
+
+
+def parse_matches(value: object, path: str) -> tuple[Match, ...]:
+    """A set of conditions, or a list of alternatives."""
+    return tuple(_alternatives(parse_match, value, path))

@@ -206,14 +206,13 @@ def _impaired_name(value: object, path: str) -> str:
 def _check_arriving(classes: list[TrafficClass]) -> None:
     """Refuse what is not known of a packet that has just arrived."""
     for entry in classes:
-        for index, match in enumerate(entry.matches):
-            place = f"{entry.path}.match" + (f"[{index}]" if len(entry.matches) > 1 else "")
+        for match in entry.matches:
             if match.bridged:
                 allowed = "at ingress it is not known yet where a packet goes; match by mac, or impair the egress"
-                raise InvalidInput(f"{place}.bridged", True, allowed)
+                raise InvalidInput(f"{match.path}.bridged", True, allowed)
             if match.in_interface:
                 allowed = "at ingress that is the interface itself; leave it out, or impair the egress"
-                raise InvalidInput(f"{place}.in_interface", match.in_interface, allowed)
+                raise InvalidInput(f"{match.path}.in_interface", match.in_interface, allowed)
 
 
 def _check_classes(classes: list[TrafficClass], path: str) -> None:

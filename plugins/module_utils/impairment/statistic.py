@@ -10,18 +10,20 @@ one rule counts all alternatives of its match. See iptables-extensions(8), stati
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from ..chains.model import Chain, ChainsState, Jump, Rule, chain_name
 from ..errors import InvalidInput
-from .match import FAMILIES, TRANSPORTS, Match
+from .match import ETHERTYPES, PROTOCOLS, Match
 from .model import Drop, Interface, TrafficClass
+from .packets import Packets, cut_text, sets
 
 OWNER = "class"
 TABLE = "mangle"  # nothing else of ours stands there: an edit on legacy restarts every count of its table
 PROGRAMS = {"iptables": "ipv4", "ip6tables": "ipv6"}
+BITS = {"ipv4": 32, "ipv6": 128}
 COUNTS_APART = "drop: iptables counts IPv4 and IPv6 apart, and no ARP; it counts from the moment the rule stands"
 
 
@@ -62,16 +64,26 @@ def check(interface: Interface, bridges: Mapping[str, str]) -> None:
                 "match bridged traffic, or drop the last of each group on a kernel with CONFIG_GACT_PROB",
             )
         for match in entry.matches:
-            if match.mac:
-                raise InvalidInput(
-                    f"{entry.path}.match.mac",
-                    match.mac,
-                    "iptables knows the source address only; this drop cannot use it",
-                )
             if match.in_interface and interface.name not in bridges:
                 raise InvalidInput(
-                    f"{entry.path}.match.in_interface", match.in_interface, "iptables forgets it where packets leave"
+                    f"{match.path}.in_interface", match.in_interface, "iptables forgets it where packets leave"
                 )
+            for packets in sets(match):
+                _check_words(match, packets)
+
+
+def _check_words(match: Match, packets: Packets) -> None:
+    """Refuse what has no words: MAC addresses (iptables knows the source's only, and not where packets leave), tags."""
+    part_of_protocols = packets.protocol.mask not in (0, 0xFF) or packets.ethertype.mask not in (0, 0xFFFF)
+    unknown = {
+        "a MAC address": packets.source_mac.mask or packets.destination_mac.mask,
+        "a VLAN": packets.vlan.mask,
+        "all protocols but some": part_of_protocols,
+    }
+    for what, asked in unknown.items():
+        if asked:
+            allowed = f"this drop is iptables' work, which cannot match {what} here"
+            raise InvalidInput(match.path, cut_text(match), allowed)
 
 
 def _last_dropping(interface: Interface) -> int:
@@ -115,44 +127,36 @@ def _class_words(entry: TrafficClass, family: str) -> Iterator[Rule]:
 
 
 def _words(match: Match, family: str) -> Iterator[Rule]:
-    """iptables' words for a match, once for each alternative; none where the family does not know it."""
-    addresses = [address for address in (match.address, match.source, match.destination) if address is not None]
-    if any(f"ipv{address.version}" != family for address in addresses):
-        return
-    if match.protocol in FAMILIES and match.protocol != family:
-        return
-    if (match.protocol in {"icmp", 1} and family == "ipv6") or (match.protocol in {"icmpv6", 58} and family == "ipv4"):
-        return
-    fixed: Rule = ()
-    if match.in_interface:
-        fixed += ("-m", "physdev", "--physdev-in", match.in_interface)
-    if match.mark:
-        fixed += ("-m", "mark", "--mark", f"{match.mark[0]:#x}/{match.mark[1]:#x}")
-    if match.dscp is not None:
-        fixed += ("-m", "dscp", "--dscp", f"{match.dscp:#04x}")
-    for address, transport in itertools.product(_address_words(match), _transport_words(match)):
-        yield (*address, *transport, *fixed)
+    """iptables' words for a match, once for each set of packets; none where the family does not know it."""
+    device: Rule = ("-m", "physdev", "--physdev-in", match.in_interface) if match.in_interface else ()
+    for packets in sets(match):
+        if not (packets.ethertype.value ^ ETHERTYPES[family]) & packets.ethertype.mask:
+            yield (*_packet_words(packets, BITS[family]), *device, *_mark_words(packets))
 
 
-def _address_words(match: Match) -> list[Rule]:
-    if match.address is not None:
-        return [("-s", str(match.address)), ("-d", str(match.address))]
+def _packet_words(packets: Packets, bits: int) -> Rule:
+    """Addresses, protocol and ports: a masked port is a range."""
     words: Rule = ()
-    if match.source is not None:
-        words += ("-s", str(match.source))
-    if match.destination is not None:
-        words += ("-d", str(match.destination))
-    return [words]
+    for flag, address in (("-s", packets.source), ("-d", packets.destination)):
+        if address.mask:
+            version = IPv4Address if bits == 32 else IPv6Address
+            words += (flag, f"{version(address.value)}/{address.mask.bit_count()}")
+    if packets.protocol.mask:
+        number = packets.protocol.value
+        words += ("-p", next((name for name, known in PROTOCOLS.items() if known == number), str(number)))
+    for flag, port in (("--sport", packets.source_port), ("--dport", packets.destination_port)):
+        if port.mask:
+            last = port.value | 0xFFFF & ~port.mask
+            words += (flag, str(port.value) if last == port.value else f"{port.value}:{last}")
+    return words
 
 
-def _transport_words(match: Match) -> list[Rule]:
-    pairs: list[Rule] = []
-    if match.port is not None:
-        pairs = [("--sport", str(match.port)), ("--dport", str(match.port))]
-    elif match.source_port is not None or match.destination_port is not None:
-        sides = (("--sport", match.source_port), ("--dport", match.destination_port))
-        pairs = [tuple(itertools.chain.from_iterable((side, str(port)) for side, port in sides if port is not None))]
-    protocols = [str(match.protocol)]
-    if match.protocol in (None, *FAMILIES):
-        protocols = list(TRANSPORTS) if pairs else [""]
-    return [(("-p", protocol) if protocol else ()) + words for protocol in protocols for words in (pairs or [()])]
+def _mark_words(packets: Packets) -> Rule:
+    words: Rule = ()
+    if packets.mark.mask:
+        words += ("-m", "mark", "--mark", f"{packets.mark.value:#x}/{packets.mark.mask:#x}")
+    if packets.dscp.mask == 0x3F:
+        words += ("-m", "dscp", "--dscp", f"{packets.dscp.value:#04x}")
+    elif packets.dscp.mask:
+        words += ("-m", "tos", "--tos", f"{packets.dscp.value << 2:#04x}/{packets.dscp.mask << 2:#04x}")
+    return words

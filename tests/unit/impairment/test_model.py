@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from plugins.module_utils.errors import InvalidInput
 from plugins.module_utils.impairment import model
-from plugins.module_utils.impairment.match import _MATCH as CONDITIONS
+from plugins.module_utils.impairment.match import _CONDITIONS as CONDITIONS
 from tests.unit.impairment.refused import BY_THE_PARSER, Refused
 
 LONGEST = 600  # characters of a message
