@@ -17,9 +17,11 @@ from .errors import InvalidInput
 Parser = Callable[[object, str], Any]
 
 
-def leaf(parse: Callable[[object], Any]) -> Parser:
-    """A parser of one value out of a function that raises ValueError with what is allowed."""
+def leaf(parse: Callable[[object], Any], keep: bool = True) -> Parser:
+    """A parser of one value out of a function that raises ValueError with what is allowed.
 
+    `keep`: a text means the same next time; not so where it is looked up on the node.
+    """
     known: dict[str, Any] = {}  # a thousand classes say the same few texts, and it is never more than what was given
 
     def parsed(value: object, path: str) -> Any:
@@ -29,7 +31,7 @@ def leaf(parse: Callable[[object], Any]) -> Parser:
             result = parse(value)
         except ValueError as error:
             raise InvalidInput(path, value, str(error)) from None
-        if isinstance(value, str):
+        if keep and isinstance(value, str):
             known[value] = result
         return result
 

@@ -55,6 +55,8 @@ options:
       - C(fw) takes the mark as C(handle), and C(mask) and C(indev). C(u32) takes C(match), a list of matches as in tc-u32(8), and C(indev).
         C(matchall) takes nothing else. C(flower) takes C(indev), C(src_mac), C(dst_mac), C(vlan_id), C(vlan_prio), C(vlan_ethtype), C(ip_proto),
         C(ip_tos), C(ip_ttl), C(src_ip), C(dst_ip), C(src_port), C(dst_port) and C(tcp_flags), all as in tc-flower(8).
+        C(bpf) takes C(bytecode) (as in tc-bpf(8)) or C(object_pinned), the path of a program that is pinned in a BPF file system,
+        and C(direct_action) where the program's result is the verdict.
       - C(action) is a list, worked off in order. C({kind, index}) is an action that exists and may be shared with other filters; all others are the
         filter's own. C(gact) takes C(control) (C(pass), C(drop), C(pipe), C(continue), C(reclassify), C(trap)) and C(random), such as
         C({type: determ, control: drop, value: 20}), or C(netrand). C(mirred) takes C(egress) or C(ingress) (C(redirect) or C(mirror)),

@@ -280,6 +280,7 @@ FILTER_KINDS: dict[str, dict[str, Any]] = {
     "u32": {"match": ["u32 0 0"]},
     "flower": {"protocol": "ip", "dst_ip": "10.0.0.7"},
     "matchall": {},
+    "bpf": {"bytecode": "1,6 0 0 4294967295"},
 }
 ACTION_KINDS: dict[str, dict[str, Any]] = {
     "gact": {"control": "drop"},

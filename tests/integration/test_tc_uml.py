@@ -15,7 +15,7 @@ CHOSEN = ["-q", "--deselect", "tests/integration/test_tc.py::test_nothing_of_the
 FILES = [
     ["test_tc.py", "uml_tc_netem.py"],
     ["uml_tc_queues.py", "uml_tc_filters.py"],
-    ["uml_tc_actions.py"],
+    ["uml_tc_actions.py", "test_tc_bpf.py"],
     ["uml_tc_distribution.py", "uml_tc_ways.py"],
 ]
 

@@ -68,6 +68,9 @@ def _filter(device: str, entry: Mapping[str, Any]) -> str:
     line += "".join(f" match {word}" for word in matches)
     indev = f" indev {entry['indev']}" if "indev" in entry else ""
     keys = "".join(f" {key} {value}" for key, value in entry.items() if key not in FILTER_PLACE)
+    if entry["kind"] == "bpf":
+        keys = f" bytecode '{entry['bytecode']}'" if "bytecode" in entry else f" object-pinned {entry['object_pinned']}"
+        keys += " direct-action" * entry.get("direct_action", False)
     flowid = f" flowid {entry['flowid']}" if "flowid" in entry else ""
     return f"{line}{indev}{keys}{flowid}" + "".join(f" action {_action(one)}" for one in entry.get("action", ()))
 

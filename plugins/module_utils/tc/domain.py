@@ -247,6 +247,8 @@ def _unknown(entry: Filter) -> list[str]:
     """What of a filter this collection cannot make."""
     if isinstance(entry.options, Raw):
         return [f"of kind {entry.kind}"]
+    if getattr(entry.options, "program", 0):  # it goes with its last filter
+        return [f"with the program {entry.options.name}"]
     return [f"with the action {action.kind}" for action in entry.options.actions if isinstance(action.options, Raw)]
 
 

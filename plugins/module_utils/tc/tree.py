@@ -36,6 +36,7 @@ from .queues import places_below
 _HANDLE = schema.leaf(parse_handle)
 _FILTER_PARENT = schema.leaf(lambda value: EGRESS_FILTERS if value == "egress" else parse_handle(value))
 _HOOKS = ("ingress", "clsact")
+ALONE = ("matchall", "bpf")  # kinds of filters of which a priority holds one
 _FILTER_PLACES = {
     "parent": _FILTER_PARENT,
     "prio": schema.whole_number(1, 0xFFFF),
@@ -123,7 +124,7 @@ def _filter(entry: object, path: str) -> Filter:
     if kind.name != "fw" and handle:
         raise InvalidInput(f"{path}.handle", handle, f"the kernel numbers {kind.name} filters; leave the handle out")
     protocol = PROTOCOLS[place.get("protocol", "all")]
-    if kind.name == "matchall":
+    if kind.name in ALONE:
         handle = 1
     if kind.name == "flower":
         options = _place_flower(options, protocol, entry, path)
@@ -244,7 +245,8 @@ def _check_loops(tree: Tree) -> None:
 
 def _leads(entry: Filter, targets: set[int]) -> bool:
     """Whether the filter names a class that it can lead to, or none since its actions do the work."""
-    return entry.options.target in targets or bool(not entry.options.target and entry.options.actions)
+    acts = entry.options.actions or getattr(entry.options, "direct", False)
+    return entry.options.target in targets or bool(not entry.options.target and acts)
 
 
 def _check_filters(tree: Tree) -> None:
@@ -274,8 +276,8 @@ def _check_filters(tree: Tree) -> None:
             allowed = "flower filters of one priority have the same keys and masks: which comes first is not said"
             raise InvalidInput(f"{path}.prio", entry.priority, allowed)
         if entry.handle and (*place, entry.handle) in marks:
-            if entry.kind == "matchall":
-                raise InvalidInput(f"{path}.prio", entry.priority, "a priority holds one matchall")
+            if entry.kind in ALONE:
+                raise InvalidInput(f"{path}.prio", entry.priority, f"a priority holds one {entry.kind}")
             raise InvalidInput(f"{path}.handle", entry.handle, "two filters of one priority have the same mark")
         marks.add((*place, entry.handle))
     for priority in shared_tables(tree.filters):

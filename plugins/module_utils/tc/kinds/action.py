@@ -204,7 +204,7 @@ MIRRED_KIND = Kind(
     {
         "egress": schema.choice("redirect", "mirror"),
         "ingress": schema.choice("redirect", "mirror"),
-        "dev": schema.leaf(parse_device),
+        "dev": schema.leaf(parse_device, keep=False),
         "control": schema.leaf(parse_control),
     },
     _build_mirred,

@@ -90,6 +90,12 @@ def _matchall(_name: str) -> Kind:
     return matchall.MATCHALL
 
 
+def _bpf(_name: str) -> Kind:
+    from . import bpf
+
+    return bpf.BPF
+
+
 _TABLE: dict[str, dict[str, Callable[[str], Kind]]] = {
     "qdisc": {
         "htb": _htb_qdisc,
@@ -106,7 +112,7 @@ _TABLE: dict[str, dict[str, Callable[[str], Kind]]] = {
         "clsact": _ingress,
     },
     "class": {"htb": _htb_class},
-    "filter": {"fw": _fw, "u32": _u32, "flower": _flower, "matchall": _matchall},
+    "filter": {"fw": _fw, "u32": _u32, "flower": _flower, "matchall": _matchall, "bpf": _bpf},
 }
 
 
