@@ -7,10 +7,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up lab_down check lint sanity unit molecule integration test bench build lock clean
+.PHONY: help setup prepared demo lab_up lab_down check lint sanity unit molecule integration test test-long bench build lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z_]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 setup: SETUP := scripts/setup
 setup: prepared ## Debian packages, Python environment, the collection's link (only what is missing)
@@ -48,6 +48,9 @@ integration: prepared ## tests against real kernels: network namespaces and the 
 test: prepared ## everything that can be tested on one machine: eight minutes at most
 	@scripts/stages lint sanity molecule tests
 
+test-long: prepared ## thousands of random trees, and the kernels of other Debian releases; about ten minutes
+	@scripts/stages long
+
 bench: prepared ## ratios against tc, pyroute2, tcconfig and ping, side by side; SIZES="10 1000" for fewer; five minutes
 	@SIZES="$(SIZES)" PARTS="$(PARTS)" scripts/bench
 
@@ -59,4 +62,4 @@ lock: prepared ## renew requirements.lock from requirements.txt and requirements
 
 clean: ## what this project made in the checkout and in the cache; asks nothing, leaves a running lab alone
 	@rm -rf .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache artifacts
-	@rm -rf "$(CACHE)"/venv "$(CACHE)"/venv-* "$(CACHE)"/sanity* "$(CACHE)"/bench-*
+	@rm -rf "$(CACHE)"/venv "$(CACHE)"/venv-* "$(CACHE)"/sanity* "$(CACHE)"/bench-* "$(CACHE)"/uml-*

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -93,15 +94,7 @@ FILTERED_AT_THE_BOTTOM: oracle.Tree = {
 }
 
 
-@settings(
-    max_examples=60,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@example([FILTERED_AT_THE_BOTTOM, {"qdiscs": [TRUNK], "classes": [LANE], "filters": []}])
-@given(st.lists(trees(), min_size=2, max_size=4))
-def test_any_way_leads_to_what_tc_makes(benches: list[Bench], way: list[oracle.Tree]) -> None:
+def check(benches: list[Bench], way: list[oracle.Tree]) -> None:
     ours, straight, theirs, _unused = benches
     for bench in (ours, straight, theirs):
         bench.clear()
@@ -115,3 +108,26 @@ def test_any_way_leads_to_what_tc_makes(benches: list[Bench], way: list[oracle.T
     ours.run(way[0])
     ours.run(state="absent")
     assert ours.state() == []
+
+
+FEW = settings(
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+WAYS = st.lists(trees(), min_size=2, max_size=4)
+
+
+@FEW
+@example([FILTERED_AT_THE_BOTTOM, {"qdiscs": [TRUNK], "classes": [LANE], "filters": []}])
+@given(WAYS)
+def test_any_way_leads_to_what_tc_makes(benches: list[Bench], way: list[oracle.Tree]) -> None:
+    check(benches, way)
+
+
+@pytest.mark.long
+@settings(FEW, max_examples=1500)
+@given(WAYS)
+def test_any_of_thousands_of_ways(benches: list[Bench], way: list[oracle.Tree]) -> None:
+    check(benches, way)
