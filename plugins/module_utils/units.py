@@ -179,10 +179,14 @@ def percent_text(probability: int) -> str:
 
 
 def _shortest(number: int, units: dict[str, int], zero: str) -> str:
-    for unit, factor in reversed(units.items()):
-        if number and number % factor == 0:
-            return f"{number // factor}{unit}"
-    return zero
+    if not number:
+        return zero
+    shortest = ""
+    for unit, factor in units.items():  # from the smallest unit up: most numbers are no multiple of a large one
+        if number % factor:
+            break
+        shortest = f"{number // factor}{unit}"
+    return shortest
 
 
 def ticks(size: int, rate: int) -> int:
@@ -198,6 +202,8 @@ def burst_size(time_ticks: int, rate: int) -> int:
     """
     least = -(-time_ticks * TICK_NS * rate // 10**9)
     most = -(-(time_ticks + 1) * TICK_NS * rate // 10**9) - 1
+    if least >= most:
+        return least
     for step in (10**9, 10**8, 10**7, 10**6, 10**5, 10**4, 1000, 100, 10):
         size = -(-least // step) * step
         if size <= most:

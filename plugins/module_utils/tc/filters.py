@@ -231,18 +231,19 @@ def _in_order(device: Device, found: list[Filter], wanted: list[Filter]) -> list
     rest = iter(found)
     passed: list[Filter] = []
     steps: list[Step] = []
-    pending = list(wanted)
-    while pending:
+    stands = 0  # of those wanted, in their order
+    while stands < len(wanted):
         known = next(rest, None)
         if known is None:
             break
-        entry = pending[0]
-        if _keys(known) != _keys(entry):
+        entry = wanted[stands]
+        if known.options != entry.options and _keys(known) != _keys(entry):
             passed.append(known)
             continue
         if not same("filter", entry, known):
             steps.append(filter_step(device, "replace", entry._replace(handle=known.handle), REPLACE))
-        pending.pop(0)
+        stands += 1
+    pending = wanted[stands:]
     last = max((entry.handle & LAST_NODE for entry in found), default=0)
     if last + len(pending) > LAST_NODE:
         return _anew(device, found, wanted)

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 from ..netlink import (
     ATTRIBUTE,
+    ATTRIBUTE_TYPE,
     RTM_GETQDISC,
     RTM_GETTCLASS,
     RTM_GETTFILTER,
     TCMSG,
     NetlinkError,
     Socket,
+    align,
     attributes,
-    each_attribute,
     integer,
     tc_header,
     tc_message,
@@ -163,14 +164,15 @@ _name = lru_cache(text)
 def _split(body: bytes) -> tuple[str, int, int, int, bytes]:
     """(kind, handle, parent, info, options) of a traffic control message; the many counters behind are passed by."""
     _family, _ifindex, handle, parent, info = TCMSG.unpack_from(body)
-    kind = options = b""
-    for attribute, value in each_attribute(body, TCMSG.size):
-        if attribute == TCA_KIND:
-            kind = value
-        elif attribute == TCA_OPTIONS:
-            options = value
-            break
-    return _name(kind), handle, parent, info, options
+    kind, offset, end, unpack = b"", TCMSG.size, len(body) - ATTRIBUTE.size, ATTRIBUTE.unpack_from
+    while offset <= end:
+        length, number = unpack(body, offset)
+        if number & ATTRIBUTE_TYPE == TCA_OPTIONS:
+            return _name(kind), handle, parent, info, body[offset + 4 : offset + length]
+        if number == TCA_KIND:
+            kind = body[offset + 4 : offset + length]
+        offset += align(length) or end
+    return _name(kind), handle, parent, info, b""
 
 
 def _dump(rtnetlink: Socket, kind: int, ifindex: int, parent: int = 0) -> list[bytes]:

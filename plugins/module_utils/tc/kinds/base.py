@@ -49,4 +49,4 @@ class Kind(NamedTuple):
 
 def words(**values: str | int | None) -> str:
     """`name value` pairs as tc takes them; None is left out, underscores become spaces where tc has two words."""
-    return " ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+    return " ".join([f"{name} {value}" for name, value in values.items() if value is not None])

@@ -17,6 +17,7 @@ TCA_HTB_PARMS, TCA_HTB_INIT, TCA_HTB_DIRECT_QLEN, TCA_HTB_RATE64, TCA_HTB_CEIL64
 GLOBAL = struct.Struct("=5I")  # tc_htb_glob: version, rate2quantum, default class, debug, direct packets
 RATESPEC = struct.Struct("=BBHhHI")  # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
 OPTIONS = struct.Struct("=5I")  # the rest of tc_htb_opt: buffer, cbuffer, quantum, level, prio
+PARAMETERS = struct.Struct("=BBHhHIBBHhHI5I")  # tc_htb_opt: two tc_ratespec, and the rest
 HTB_VERSION = 3
 LINKLAYER_ETHERNET, LINKLAYER_ATM = 1, 2  # tc_link_layer
 LINKLAYERS = {"ethernet": LINKLAYER_ETHERNET, "atm": LINKLAYER_ATM, "adsl": LINKLAYER_ATM}  # tc-stab(8)
@@ -131,27 +132,28 @@ def _encode_class(options: HtbClass) -> bytes:
 
 def _decode_class(data: bytes) -> HtbClass:
     found = attributes(data)
-    parameters = found[TCA_HTB_PARMS]
-    _log, linklayer, overhead, _align, mpu, rate = RATESPEC.unpack_from(parameters)
-    ceil = RATESPEC.unpack_from(parameters, RATESPEC.size)[5]
-    buffer, cbuffer, quantum, _level, priority = OPTIONS.unpack_from(parameters, 2 * RATESPEC.size)
-    rate = integer(found.get(TCA_HTB_RATE64, u32(rate)))
-    ceil = integer(found.get(TCA_HTB_CEIL64, u32(ceil)))
+    _log, linklayer, overhead, _align, mpu, rate, *_same, ceil, buffer, cbuffer, quantum, _level, priority = (
+        PARAMETERS.unpack_from(found[TCA_HTB_PARMS])
+    )
+    if TCA_HTB_RATE64 in found:
+        rate = integer(found[TCA_HTB_RATE64])
+    if TCA_HTB_CEIL64 in found:
+        ceil = integer(found[TCA_HTB_CEIL64])
     return HtbClass(rate, ceil, buffer, cbuffer, quantum, priority, overhead, mpu, linklayer)
 
 
 def _render_class(options: HtbClass) -> str:
-    return words(
-        rate=units.rate_text(options.rate),
-        ceil=units.rate_text(options.ceil),
-        burst=units.size_text(units.burst_size(options.buffer, options.rate)),
-        cburst=units.size_text(units.burst_size(options.cbuffer, options.ceil)),
+    rate, ceil = units.rate_text(options.rate), units.rate_text(options.ceil)
+    burst = units.size_text(units.burst_size(options.buffer, options.rate))
+    cburst = units.size_text(units.burst_size(options.cbuffer, options.ceil))
+    more = words(
         prio=options.priority or None,
         quantum=options.quantum,
         overhead=options.overhead or None,
         mpu=options.mpu or None,
         linklayer="atm" if options.linklayer == LINKLAYER_ATM else None,
     )
+    return f"rate {rate} ceil {ceil} burst {burst} cburst {cburst} {more}".rstrip()
 
 
 def default_quantum(rate: int, rate2quantum: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,6 +30,8 @@ from .filters import (
 TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT, TCA_U32_INDEV, TCA_U32_MARK = 1, 5, 7, 8, 10
 SELECTOR = struct.Struct("=BBBxHHhhI")  # tc_u32_sel: flags, offset shift, keys, offset mask, offset, …, hash mask
 KEY = struct.Struct("=4s4sii")  # tc_u32_key: mask and value in network order, offset, offset mask
+MASK_AND_VALUE, OFFSETS = struct.Struct(">II"), struct.Struct("=ii")  # the same, in two parts
+WORD = struct.Struct(">I")
 MARK = struct.Struct("=3I")  # tc_u32_mark: value, mask, successes
 TERMINAL = 1  # TC_U32_TERMINAL
 NEXT_HEADER = -1  # offset mask: the offset counts from where a link left off
@@ -94,7 +97,7 @@ def encode(options: U32) -> bytes:
     data = attribute(TCA_U32_CLASSID, u32(options.target))
     selector = SELECTOR.pack(TERMINAL, 0, len(options.keys), 0, 0, 0, 0, 0)
     for word in options.keys:
-        selector += KEY.pack(word.mask.to_bytes(4, "big"), word.value.to_bytes(4, "big"), word.offset, word.offset_mask)
+        selector += MASK_AND_VALUE.pack(word.mask, word.value) + OFFSETS.pack(word.offset, word.offset_mask)
     data += attribute(TCA_U32_SEL, selector)
     if options.indev:
         data += attribute(TCA_U32_INDEV, string(options.indev))
@@ -107,16 +110,16 @@ def decode(data: bytes) -> U32:
     found = attributes(data)
     selector = found[TCA_U32_SEL]
     keys = []
-    for index in range(selector[2]):
-        mask, value, offset, offset_mask = KEY.unpack_from(selector, SELECTOR.size + index * KEY.size)
-        keys.append(Key(int.from_bytes(value, "big"), int.from_bytes(mask, "big"), offset, offset_mask))
+    for at in range(SELECTOR.size, SELECTOR.size + selector[2] * KEY.size, KEY.size):
+        mask, value = MASK_AND_VALUE.unpack_from(selector, at)
+        keys.append(Key(value, mask, *OFFSETS.unpack_from(selector, at + MASK_AND_VALUE.size)))
     mark = MARK.unpack_from(found[TCA_U32_MARK])[:2] if TCA_U32_MARK in found else None
     return U32(
         integer(found.get(TCA_U32_CLASSID, b"")),
         tuple(keys),
-        text(found.get(TCA_U32_INDEV, b"")),
+        text(found[TCA_U32_INDEV]) if TCA_U32_INDEV in found else "",
         mark,
-        decode_actions(found.get(TCA_U32_ACT, b"")),
+        decode_actions(found[TCA_U32_ACT]) if TCA_U32_ACT in found else (),
     )
 
 
@@ -129,8 +132,10 @@ def render(options: U32) -> str:
         parts.append(f"match mark {options.mark[0]:#x} {options.mark[1]:#x}")
     if options.indev:
         parts.append(f"indev {options.indev}")
-    parts += [f"flowid {target_text(options.target)}", render_actions(options.actions)]
-    return " ".join(part for part in parts if part)
+    parts.append(f"flowid {target_text(options.target)}")
+    if options.actions:
+        parts.append(render_actions(options.actions))
+    return " ".join(parts)
 
 
 # Fields by tc's names: (offset, width). Ports stand there in packets without IP options or extension headers.
@@ -139,6 +144,7 @@ _FIELDS = {
     "ip6": {"protocol": (6, 1), "sport": (40, 2), "dport": (42, 2)},
 }
 _ADDRESSES = {"ip": {"src": 12, "dst": 16}, "ip6": {"src": 8, "dst": 24}}
+_LENGTHS = {str(length): 2**32 - 2 ** (32 - length) for length in range(33)}  # and the mask of each
 _WIDTHS = {"u8": 1, "u16": 2, "u32": 4}
 ALLOWED = (
     "write a match of tc-u32(8), such as `ip dport 7575 0xffff`, `ip src 10.0.0.0/8`, `u16 0x1d97 0xffff at 22`, "
@@ -157,8 +163,7 @@ def parse_match(value: object) -> list[Key] | tuple[int, int]:
         if parts[0] == "ether" and parts[1] in ("src", "dst") and len(parts) == 3:
             return mac_keys(parts[2], -8 if parts[1] == "src" else -14)
         if parts[1] in _ADDRESSES[parts[0]] and len(parts) == 3:
-            version = ipaddress.IPv4Network if parts[0] == "ip" else ipaddress.IPv6Network
-            return address_keys(version(parts[2]), _ADDRESSES[parts[0]][parts[1]])
+            return _parse_network(parts[0], parts[2], _ADDRESSES[parts[0]][parts[1]])
         offset, width = _FIELDS[parts[0]][parts[1]]
         if len(parts) != 4:
             raise IndexError
@@ -167,6 +172,21 @@ def parse_match(value: object) -> list[Key] | tuple[int, int]:
         raise ValueError(ALLOWED) from None
     except ValueError as error:
         raise ValueError(f"{ALLOWED} ({error})") from None
+
+
+def _parse_network(family: str, text: str, offset: int) -> list[Key]:
+    """Keys of an address with its prefix; the usual IPv4 ones are read by the C library, as there may be thousands."""
+    address, _slash, length = text.partition("/")
+    if family == "ip" and length in _LENGTHS:
+        try:
+            (value,) = WORD.unpack(socket.inet_pton(socket.AF_INET, address))
+        except OSError:
+            value = -1
+        mask = _LENGTHS[length]
+        if value & ~mask == 0:
+            return [Key(value, mask, offset)]
+    version = ipaddress.IPv4Network if family == "ip" else ipaddress.IPv6Network
+    return address_keys(version(text), offset)
 
 
 def _parse_word(parts: list[str]) -> Key:
@@ -216,7 +236,8 @@ def _build(
     marks = [part for part in match if isinstance(part, tuple)]
     if len(marks) > 1:
         raise ValueError("only one mark can be matched")
-    keys = merge([word for part in match if not isinstance(part, tuple) for word in part])
+    parts = [part for part in match if not isinstance(part, tuple)]
+    keys = tuple(parts[0]) if len(parts) == 1 == len(parts[0]) else merge([word for part in parts for word in part])
     if not keys and not marks and not indev:
         raise ValueError("u32 needs a match; `u32 0 0` matches everything")
     if len(keys) > MAX_KEYS:
