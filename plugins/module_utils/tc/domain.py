@@ -18,7 +18,7 @@ from ..netlink import RTM_GETQDISC, Socket, queue_of, tc_header, tc_message
 from . import observe
 from .apply import apply
 from .kinds.table import lookup
-from .model import BOTH, ROOT, Filter, Qdisc, Raw, Tree, handle_text, parent_text, protocol_text
+from .model import BOTH, ROOT, Class, Filter, Qdisc, Raw, Tree, handle_text, parent_text, protocol_text
 from .observe import Dump
 from .plan import plan
 from .steps import Device, filter_handle_text, rendered
@@ -276,10 +276,9 @@ def describe(interface: str, tree: Tree) -> list[str]:
         place = f"{parent_text(entry.parent)} protocol {protocol_text(entry.protocol)} prio {entry.priority}"
         return f"filter dev {interface} {place} handle {filter_handle_text(entry)} {rendered('filter', entry)}"
 
-    lines = [qdisc(entry) for entry in tree.qdiscs]
-    for entry in tree.classes:
+    def class_(entry: Class) -> str:
         kind, _space, options = rendered("class", entry).partition(" ")
-        name = handle_text(entry.handle)
-        lines.append(f"class {kind} {name} dev {interface} {parent_text(entry.parent)} {options}")
-    lines += [filter_(entry) for entry in tree.filters]
+        return f"class {kind} {handle_text(entry.handle)} dev {interface} {parent_text(entry.parent)} {options}"
+
+    lines = [*map(qdisc, tree.qdiscs), *map(class_, tree.classes), *map(filter_, tree.filters)]
     return [line.rstrip() for line in lines]

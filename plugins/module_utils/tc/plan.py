@@ -8,7 +8,7 @@ Order: roots, classes (parents first), leaves, filters (new before old); then wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..converge import Step
 from . import filters, queues
@@ -44,7 +44,8 @@ def plan(device: Device, current: Tree, desired: Tree, drain_within: float = 5.0
 def _childless(current: Tree, desired: Tree) -> set[int]:
     """Classes that stay and lose all children: until these are gone, the kernel takes neither leaf nor quantum."""
     before, after = ({entry.parent for entry in tree.classes} for tree in (current, desired))
-    return {entry.handle for entry in desired.classes if entry.handle in before - after}
+    lost = before - after
+    return {entry.handle for entry in desired.classes if entry.handle in lost} if lost else set()
 
 
 def _become_leaves(device: Device, current: Tree, desired: Tree, later: set[int]) -> Iterator[Step]:
@@ -102,7 +103,8 @@ def _rebuilds(current: Tree, desired: Tree) -> bool:
 def _classes(device: Device, current: Tree, desired: Tree) -> Iterator[Step]:
     found = {entry.handle: entry for entry in current.classes}
     settle = _Settled(desired)
-    for entry in _parents_first(desired.classes):
+    differing = [entry for entry in desired.classes if found.get(entry.handle) != entry]
+    for entry in _parents_first(differing):
         known = found.get(entry.handle)
         if known is None:
             yield class_step(device, "add", entry, ADD)
@@ -114,9 +116,8 @@ def _retired_classes(device: Device, current: Tree, desired: Tree, within: float
     """Children first; a leaf is drained before it goes."""
     wanted = {entry.handle for entry in desired.classes}
     parents = {entry.parent for entry in current.classes}
-    for entry in reversed(list(_parents_first(current.classes))):
-        if entry.handle in wanted:
-            continue
+    going = [entry for entry in current.classes if entry.handle not in wanted]
+    for entry in reversed(list(_parents_first(going))):
         name = handle_text(entry.handle)
         if entry.handle not in parents:
             waiting = Drain(device.index, entry.handle, within)
@@ -146,7 +147,7 @@ class _Settled:
         return htb.leaf_matters(wanted.options, quantum) != htb.leaf_matters(found.options, quantum)
 
 
-def _parents_first(classes: tuple[Class, ...]) -> Iterator[Class]:
+def _parents_first(classes: Sequence[Class]) -> Iterator[Class]:
     """Each class after its parent, otherwise in the given order."""
     children: dict[int, list[Class]] = {}
     handles = {entry.handle for entry in classes}
