@@ -65,7 +65,8 @@ def tree_rows(size: int, rounds: int) -> Iterator[Row]:
                 name += " building"
             goals = {"build": BUILD_GOALS, "no change": NO_CHANGE_GOALS}.get(what, {})
             yield Row(name, figure("ours", what), base, goals.get(size) if peer == "tc -batch" else None)
-    yield Row(f"parameters parsed, {size}+{size}, against tc -batch building", figure("ours", "texts"), built)
+    for what, words in (("texts", "parameters parsed"), ("words", "result put into words")):
+        yield Row(f"{words}, {size}+{size}, against tc -batch building", figure("ours", what), built)
     for what in ("build", "no change"):
         name = f"whole process, {WORDS[what]}, {size}+{size}, against tc -batch building"
         yield Row(name, figure("whole", what), built)

@@ -52,12 +52,14 @@ def apart(act: Callable[[], float]) -> float:
 
 
 def ours(classes: int, filters: int) -> Figures:
-    """The engine: kernel observed, planned, sent, read back and planned again, all put into words.
+    """The engine: kernel observed, planned, sent, read back and planned again.
 
-    `texts` is what comes before: the parameters of the module parsed and checked, up to the wanted tree.
+    `texts` is what comes before: the parameters of the module parsed and checked, up to the wanted tree;
+    `words` what comes behind: the result, with the trees before and after in words.
     """
     from plugins.module_utils.converge import Report, Target, converge
     from plugins.module_utils.netlink import Socket
+    from plugins.module_utils.report import result
     from plugins.module_utils.tc import tree
     from plugins.module_utils.tc.domain import TcDomain
     from plugins.module_utils.tc.kinds import htb, u32  # noqa: F401  # imported before, as pyroute2 is
@@ -81,6 +83,10 @@ def ours(classes: int, filters: int) -> Figures:
             raise RuntimeError(f"changed is {report.changed}")
         return took
 
+    def words() -> float:
+        report = run(parsed(False))
+        return timed(lambda: result(report))
+
     def dump() -> float:
         with Socket() as rtnetlink:
             return timed(TcDomain(rtnetlink, trees.INTERFACE).observe)
@@ -90,6 +96,7 @@ def ours(classes: int, filters: int) -> Figures:
         "build": apart(lambda: timed_run(True, False)),
         "dump": apart(dump),
         "no change": apart(lambda: timed_run(False, False)),
+        "words": apart(words),
         "one value": apart(lambda: timed_run(True, True)),
     }
 

@@ -56,10 +56,22 @@ class Report(NamedTuple):
     """What was found, what was (or in check mode would be) done, and what stands now."""
 
     changed: bool
-    before: list[str]
-    after: list[str]
     steps: list[str]
-    states: tuple[Any, ...]  # the observed states before, one per target: what a revert gives back
+    domains: tuple[Domain, ...]
+    states: tuple[Any, ...]  # observed before, one per domain: what a revert gives back
+    standing: tuple[Any, ...]  # observed after
+
+    @property
+    def before(self) -> list[str]:
+        """In the words of the user's tools; made when somebody asks, as they are long for large trees."""
+        return self._lines(self.states)
+
+    @property
+    def after(self) -> list[str]:
+        return self._lines(self.standing)
+
+    def _lines(self, states: tuple[Any, ...]) -> list[str]:
+        return [line for domain, state in zip(self.domains, states) for line in domain.describe(state)]
 
 
 def _nothing(_states: Sequence[Any]) -> None:
@@ -79,9 +91,9 @@ def converge(
     before = tuple(target.domain.observe() for target in targets)
     plans = _plans(targets, before)
     steps = [str(step) for _domain, step in _ordered(plans)]
-    lines = _describe(targets, before)
+    domains = tuple(target.domain for target in targets)
     if check or not steps:
-        return Report(bool(steps), lines, lines, steps, before)
+        return Report(bool(steps), steps, domains, before, before)
     begin(before)
     try:
         _apply(plans)
@@ -91,7 +103,7 @@ def converge(
             raise NotConverged(left)
     except TestbedError as cause:
         raise _roll_back(targets, before, cause) from cause
-    return Report(True, lines, _describe(targets, after), steps, before)
+    return Report(True, steps, domains, before, after)
 
 
 def revert(targets: Sequence[Target], states: Sequence[Any]) -> Report:
@@ -133,7 +145,3 @@ def _roll_back(targets: Sequence[Target], before: Sequence[Any], cause: TestbedE
     except TestbedError as error:
         return RolledBack(cause, False, str(error))
     return RolledBack(cause, not left, "; ".join(left))
-
-
-def _describe(targets: Sequence[Target], states: Sequence[Any]) -> list[str]:
-    return [line for target, state in zip(targets, states) for line in target.domain.describe(state)]

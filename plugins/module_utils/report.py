@@ -13,12 +13,14 @@ from .converge import Report
 
 def result(report: Report, **more: Any) -> dict[str, Any]:
     """What every module of this collection returns; the diff is shown under --diff only."""
+    before = report.before
+    after = report.after if report.standing is not report.states else before
     return {
         "changed": report.changed,
-        "before": report.before,
-        "after": report.after,
+        "before": before,
+        "after": after,
         "steps": report.steps,
-        "diff": {"before": _lines(report.before), "after": _lines(report.after), "prepared": _lines(report.steps)},
+        "diff": {"before": _lines(before), "after": _lines(after), "prepared": _lines(report.steps)},
         **more,
     }
 

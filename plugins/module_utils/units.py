@@ -181,12 +181,12 @@ def percent_text(probability: int) -> str:
 def _shortest(number: int, units: dict[str, int], zero: str) -> str:
     if not number:
         return zero
-    shortest = ""
+    shortest, size = "", 1
     for unit, factor in units.items():  # from the smallest unit up: most numbers are no multiple of a large one
         if number % factor:
             break
-        shortest = f"{number // factor}{unit}"
-    return shortest
+        shortest, size = unit, factor
+    return f"{number // size}{shortest}"
 
 
 def ticks(size: int, rate: int) -> int:

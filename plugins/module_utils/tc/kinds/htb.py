@@ -146,14 +146,16 @@ def _render_class(options: HtbClass) -> str:
     rate, ceil = units.rate_text(options.rate), units.rate_text(options.ceil)
     burst = units.size_text(units.burst_size(options.buffer, options.rate))
     cburst = units.size_text(units.burst_size(options.cbuffer, options.ceil))
-    more = words(
-        prio=options.priority or None,
-        quantum=options.quantum,
-        overhead=options.overhead or None,
-        mpu=options.mpu or None,
-        linklayer="atm" if options.linklayer == LINKLAYER_ATM else None,
-    )
-    return f"rate {rate} ceil {ceil} burst {burst} cburst {cburst} {more}".rstrip()
+    text = f"rate {rate} ceil {ceil} burst {burst} cburst {cburst}"
+    if options.priority:
+        text += f" prio {options.priority}"
+    if options.quantum is not None:
+        text += f" quantum {options.quantum}"
+    if options[6:] == (0, 0, LINKLAYER_ETHERNET):
+        return text
+    linklayer = "atm" if options.linklayer == LINKLAYER_ATM else None
+    more = words(overhead=options.overhead or None, mpu=options.mpu or None, linklayer=linklayer)
+    return f"{text} {more}"
 
 
 def default_quantum(rate: int, rate2quantum: int) -> int:
