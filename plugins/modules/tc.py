@@ -58,8 +58,8 @@ options:
         C(bpf) takes C(bytecode) (as in tc-bpf(8)) or C(object_pinned), the path of a program that is pinned in a BPF file system,
         and C(direct_action) where the program's result is the verdict.
       - C(action) is a list, worked off in order. C({kind, index}) is an action that exists and may be shared with other filters; all others are the
-        filter's own. C(gact) takes C(control) (C(pass), C(drop), C(pipe), C(continue), C(reclassify), C(trap)) and C(random), such as
-        C({type: determ, control: drop, value: 20}), or C(netrand). C(mirred) takes C(egress) or C(ingress) (C(redirect) or C(mirror)),
+        filter's own. C(gact) takes C(control) (C(pass), C(drop), C(pipe), C(continue), C(reclassify), C(trap)) and C(random),
+        C({type, control, value}) with the type C(determ) or C(netrand). C(mirred) takes C(egress) or C(ingress) (C(redirect) or C(mirror)),
         C(dev), and C(control) after a mirror. C(skbedit) takes C(mark) (C(0x5/0xff) leaves the other bits), C(priority) (C("1:10")),
         C(queue_mapping), C(ptype) and C(control). C(police) takes C(rate), C(burst), C(mtu), C(peakrate), C(overhead), C(mpu), C(linklayer),
         C(exceed) and C(conform).
