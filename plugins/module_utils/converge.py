@@ -23,6 +23,11 @@ class Step(NamedTuple):
     retire: bool = False  # takes something away: runs after everything that adds or changes
     caution: str = ""  # what this step disturbs, said before it happens
 
+    @property
+    def disruptive(self) -> bool:
+        """Whether packets are lost or go astray by this step."""
+        return self.caution.startswith("disruptive")
+
     def __str__(self) -> str:
         return f"{self.command}  # {self.caution}" if self.caution else self.command
 
@@ -74,17 +79,19 @@ class Report(NamedTuple):
         return [line for domain, state in zip(self.domains, states) for line in domain.describe(state)]
 
 
-def _nothing(_states: Sequence[Any]) -> None:
+def _nothing(_states: Sequence[Any], _steps: Sequence[Step]) -> None:
     """What happens before the first write where nobody asked for anything."""
 
 
-def converge(
-    targets: Sequence[Target], check: bool = False, begin: Callable[[Sequence[Any]], None] = _nothing
-) -> Report:
+Begin = Callable[[Sequence[Any], Sequence[Step]], None]
+
+
+def converge(targets: Sequence[Target], check: bool = False, begin: Begin = _nothing) -> Report:
     """Bring every target to its desired state.
 
     In check mode nothing is written: `steps` says what would be done and `after` is what stands.
-    `begin` is called with the observed states before the first write, if there is one.
+    `begin` is called with the observed states and the steps before the first write, if there is one; what it raises
+    passes through.
     Raises RolledBack when a step fails or the kernel reads back differently; TestbedError subclasses
     from observe and plan pass through, as nothing was touched by then.
     """
@@ -94,7 +101,7 @@ def converge(
     domains = tuple(target.domain for target in targets)
     if check or not steps:
         return Report(bool(steps), steps, domains, before, before)
-    begin(before)
+    begin(before, [step for _domain, step in _ordered(plans)])
     try:
         _apply(plans)
         after = tuple(target.domain.observe() for target in targets)

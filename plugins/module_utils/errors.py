@@ -54,6 +54,16 @@ class ForeignState(TestbedError):
         )
 
 
+class Disruptive(TestbedError):
+    """A change would lose packets, or let them pass astray, and nobody allowed that."""
+
+    def __init__(self, steps: Sequence[str], waiting: int, interface: str) -> None:
+        super().__init__(
+            f"this change is disruptive, with {waiting} packets waiting in {interface} now: {'; '.join(steps)}; "
+            "set `disruptive: allow` to have it made"
+        )
+
+
 class StepFailed(TestbedError):
     """The kernel or a program refused a step."""
 

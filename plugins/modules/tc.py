@@ -75,6 +75,15 @@ options:
     description: Replace a root qdisc that was not made by this collection; it is remembered, and restored by O(state=absent).
     type: bool
     default: false
+  disruptive:
+    description:
+      - What becomes of a change that the kernel cannot make without losing packets, such as another kind of queue, or a filter of another
+        protocol in the same place. Such steps say so in RV(steps), and check mode shows them.
+      - C(refuse) fails before anything is touched, and says how many packets wait. C(allow) makes the change.
+      - The first run on an interface, and O(state=absent), are asked for and always made.
+    type: str
+    choices: [refuse, allow]
+    default: refuse
 attributes:
   check_mode:
     description: Says what would be done and writes nothing.
@@ -157,7 +166,7 @@ from ..module_utils.tc.model import BOTH
 from ..module_utils.tc.tree import build
 
 
-def run(interface, qdiscs, classes, filters, state, purge, check):
+def run(interface, qdiscs, classes, filters, state, purge, disruptive, check):
     """Converge and return the report."""
     with Socket() as rtnetlink:
         if state == "present":
@@ -166,7 +175,7 @@ def run(interface, qdiscs, classes, filters, state, purge, check):
             domain.claim(desired, owned=None, purge=purge)
             if any(entry.options.actions for entry in desired.filters):
                 check_shared(rtnetlink, desired.filters)
-            return _converge(domain, desired, check)
+            return _converge(domain, desired, disruptive, check)
         domain = TcDomain(rtnetlink, interface)
         if not domain.touched():  # what stands is not ours to take away
             return converge([Target(domain, domain.observe())], check)
@@ -176,10 +185,11 @@ def run(interface, qdiscs, classes, filters, state, purge, check):
         return report
 
 
-def _converge(domain, desired, check):
+def _converge(domain, desired, disruptive, check):
     """As converge; a first run on a side that was rolled back leaves nothing to remember."""
     try:
-        report = converge([Target(domain, desired)], check)
+        vet = {} if disruptive == "allow" else {"begin": domain.vet}
+        report = converge([Target(domain, desired)], check, **vet)
         if not check:
             domain.release(BOTH - desired.sides)
         return report
@@ -198,6 +208,7 @@ def main():
             "filters": {"type": "list", "elements": "dict", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "purge": {"type": "bool", "default": False},
+            "disruptive": {"type": "str", "choices": ["refuse", "allow"], "default": "refuse"},
         },
         supports_check_mode=True,
     )

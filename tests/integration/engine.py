@@ -57,7 +57,12 @@ class Bench:
             self.index = socket.if_nametoindex(device)
 
     def run(
-        self, tree: oracle.Tree = oracle.NOTHING, state: str = "present", purge: bool = False, check: bool = False
+        self,
+        tree: oracle.Tree = oracle.NOTHING,
+        state: str = "present",
+        purge: bool = False,
+        check: bool = False,
+        disruptive: str = "allow",
     ) -> Report:
         """What the module tc does, in this process and with a memory of the test's own."""
         module.TcDomain = partial(TcDomain, memory=Memory(self.folder))  # type: ignore[misc,assignment]
@@ -69,6 +74,7 @@ class Bench:
                 tree.get("filters", []),
                 state,
                 purge,
+                disruptive,
                 check,
             )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .. import bridge_netfilter, guard, node
 from ..capabilities import forget, load
-from ..converge import Report, Target, converge, revert
+from ..converge import Report, Step, Target, converge, revert
 from ..errors import InvalidInput, RolledBack, TestbedError
 from ..memory import Memory
 from ..netlink import Socket
@@ -95,11 +95,12 @@ def _on_trial(targets: Sequence[Target], rtnetlink: Socket, within: float) -> tu
         guard.trust()
         return report, None
     armed: list[guard.Pending] = []
+
+    def arm(states: Sequence[Any], _steps: Sequence[Step]) -> None:
+        armed.append(guard.arm(lambda: _take_back(targets, states, rtnetlink), within))
+
     try:
-        report = converge(
-            targets,
-            begin=lambda states: armed.append(guard.arm(lambda: _take_back(targets, states, rtnetlink), within)),
-        )
+        report = converge(targets, begin=arm)
     except RolledBack as error:
         if error.restored:
             armed[0].disarm()

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from ..converge import Step, Target
 from ..links import QUEUE_LENGTH, LinksDomain
-from ..netlink import RTM_GETQDISC, TCMSG, NetlinkError, Socket, attributes, integer, tc_header, tc_message
+from ..netlink import NetlinkError, Socket
 from ..tc.apply import POLL, apply
 from ..tc.domain import TcDomain
-from ..tc.model import ROOT, Tree
-from ..tc.observe import TCA_STATS2, TCA_STATS_QUEUE
+from ..tc.model import Tree
+from ..tc.observe import waiting
 from ..tc.redirect import Hook, RedirectDomain, left
 from .buffer import FULL_PACKET
 from .model import Interface
@@ -57,17 +57,8 @@ class IfbTree(TcDomain):
 
     def _empties(self) -> None:
         deadline = time.monotonic() + EMPTIES_WITHIN
-        while self._backlog() and time.monotonic() < deadline:
+        while waiting(self._rtnetlink, self._device.index) and time.monotonic() < deadline:
             time.sleep(POLL)
-
-    def _backlog(self) -> int:
-        """Packets that wait below the root."""
-        for body in self._rtnetlink.dump(tc_message(RTM_GETQDISC, 0, self._device.index, 0, 0)):
-            header = tc_header(body)
-            if header.ifindex == self._device.index and header.parent == ROOT:
-                statistics = attributes(attributes(body, TCMSG.size).get(TCA_STATS2, b""))
-                return integer(statistics.get(TCA_STATS_QUEUE, b"")[:4])
-        return 0
 
 
 def parts(rtnetlink: Socket, asked: Sequence[Interface], trees: Mapping[str, Tree], hook: str) -> Parts:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..converge import Step
-from ..errors import ForeignState, InvalidInput, TestbedError
+from ..errors import Disruptive, ForeignState, InvalidInput, TestbedError
 from ..memory import Memory
 from ..netlink import RTM_GETQDISC, Socket, queue_of, tc_header, tc_message
 from . import observe
@@ -152,6 +152,12 @@ class TcDomain:
 
     def describe(self, state: Tree) -> list[str]:
         return describe(self._device.name, state)
+
+    def vet(self, _states: Sequence[Any], steps: Sequence[Step]) -> None:
+        """Raise Disruptive where a step would lose packets of a tree that is ours; a first takeover is asked for."""
+        lost = [str(step) for step in steps if step.disruptive]
+        if lost and self.touched():
+            raise Disruptive(lost, observe.waiting(self._rtnetlink, self._device.index), self.interface)
 
     def touched(self) -> bool:
         """Whether we wrote to this interface and have not given back what stood before."""

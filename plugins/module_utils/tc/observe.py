@@ -113,6 +113,15 @@ def backlog(rtnetlink: Socket, ifindex: int, handle: int) -> int:
     return 0
 
 
+def waiting(rtnetlink: Socket, ifindex: int) -> int:
+    """Packets that wait below the root of an interface."""
+    for body in _dump(rtnetlink, RTM_GETQDISC, ifindex):
+        if tc_header(body).parent == ROOT:
+            statistics = attributes(attributes(body, TCMSG.size).get(TCA_STATS2, b""))
+            return integer(statistics.get(TCA_STATS_QUEUE, b"")[:4])
+    return 0
+
+
 def decode(dump: Dump) -> Tree:
     """The state that the dump shows."""
     qdiscs = tuple(
