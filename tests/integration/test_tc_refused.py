@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -299,7 +300,7 @@ def test_a_filter_that_the_kernel_lacks_is_refused_by_its_option(standing: Bench
         passed = {"kind": "mirred", "egress": "mirror", "dev": "lo"}
         asked = action(passed, {"kind": kind, **ACTION_KINDS[kind]})
     standing.place.run(["tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb"])
-    words = oracle.commands("lo", asked)[-1].split()
+    words = shlex.split(oracle.commands("lo", asked)[-1])
     tried = standing.place.run(["tc", *words], check=False)
     standing.place.run(["tc", "qdisc", "del", "dev", "lo", "root"])
     if tried.returncode == 0:
