@@ -82,6 +82,46 @@ GROUPS = {
         "filter add dev {0} ingress protocol ip prio 1 u32 match ip dport 7575 0xffff flowid 1:1",
         "filter add dev {0} egress protocol ip prio 2 u32 match ip dport 7576 0xffff flowid 1:2",
     ],
+    "gact": [
+        *HTB,
+        "filter add dev {0} parent 1: prio 1 u32 match u32 0 0 action pass random determ drop 20",
+        "filter add dev {0} parent 1: prio 2 u32 match u32 0 0 action gact continue",
+    ],
+    "mirred": [
+        *HTB,
+        "filter add dev {0} parent 1: prio 1 u32 match u32 0 0 action mirred egress redirect dev lo",
+        "filter add dev {0} parent 1: prio 2 u32 match u32 0 0 action mirred ingress mirror dev lo drop",
+    ],
+    "skbedit": [
+        *HTB,
+        "filter add dev {0} parent 1: prio 1 u32 match u32 0 0 flowid 1:1 action skbedit queue_mapping 3 "
+        "priority 1:2 mark 0x5/0xff ptype otherhost action skbedit mark 7 continue",
+    ],
+    "police": [
+        *HTB,
+        "filter add dev {0} parent 1: prio 1 u32 match u32 0 0 action police rate 8mbit burst 10k mtu 9000b "
+        "peakrate 16mbit overhead 24 conform-exceed drop/pipe",
+        "filter add dev {0} parent 1: prio 2 u32 match u32 0 0 action police rate 40gbit burst 50k",
+    ],
+    "shared": [
+        *HTB,
+        "actions add action mirred egress mirror dev lo index 7",
+        "filter add dev {0} parent 1: prio 1 u32 match u32 0 0 action mirred index 7",
+        "filter add dev {0} parent 1: prio 2 u32 match u32 1 1 action mirred index 7",
+    ],
+    "flower": [
+        *HTB,
+        "filter add dev {0} parent 1: protocol ip prio 1 flower ip_proto udp dst_ip 10.0.0.0/8 dst_port 5000-5009 "
+        "ip_tos 0xb8/0xfc classid 1:1",
+        "filter add dev {0} parent 1: protocol 802.1Q prio 2 flower vlan_id 7 vlan_prio 5 classid 1:1 action drop",
+    ],
+    "matchall": [*HTB, "filter add dev {0} parent 1: protocol ip prio 1 matchall classid 1:1 action drop"],
+    "bpf": [
+        *HTB,
+        "filter add dev {0} parent 1: prio 1 bpf bytecode '4,40 0 0 12,21 0 1 2048,6 0 0 4294967295,6 0 0 0' "
+        "flowid 1:1",
+        "filter add dev {0} parent 1: prio 2 bpf bytecode '1,6 0 0 2' direct-action",
+    ],
     "netem seed": ["qdisc add dev {0} root handle 1: netem delay 1ms loss 1% seed 18446744073709551615"],
 }
 PLACES = (1 << 16, 0xFFFFFFF2, 0xFFFFFFF3)  # 1:, and where ingress and clsact have their filters
