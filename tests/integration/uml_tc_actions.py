@@ -33,7 +33,7 @@ ACTIONS: list[list[dict[str, Any]]] = [
     [{"kind": "police", "rate": "1mbit", "burst": "10kB", "exceed": "drop"}],
     [{"kind": "police", "rate": "8mbit", "burst": "10kB", "exceed": "continue", "conform": "pipe", "mtu": "9000B"}],
     [{"kind": "police", "rate": "1mbit", "burst": "10kB", "peakrate": "2mbit", "mtu": "2000B", "overhead": 24}],
-    [{"kind": "police", "rate": "40gbit", "burst": "50kB", "peakrate": "80gbit", "mtu": "2000B", "exceed": "pass"}],
+    [{"kind": "police", "rate": "40gbit", "burst": "40kB", "peakrate": "80gbit", "mtu": "2000B", "exceed": "pass"}],
     [{"kind": "police", "rate": "1mbit", "burst": "10kB", "linklayer": "atm", "mpu": 64}],
     [{"kind": "skbedit", "mark": 7}, {"kind": "gact", "control": "drop"}],
     [

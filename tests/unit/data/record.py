@@ -99,9 +99,9 @@ GROUPS = {
     ],
     "police": [
         *HTB,
-        "filter add dev {0} parent 1: prio 1 u32 match u32 0 0 action police rate 8mbit burst 10k mtu 9000b "
+        "filter add dev {0} parent 1: prio 1 u32 match u32 0 0 action police rate 8mbit burst 10000b mtu 9000b "
         "peakrate 16mbit overhead 24 conform-exceed drop/pipe",
-        "filter add dev {0} parent 1: prio 2 u32 match u32 0 0 action police rate 40gbit burst 50k",
+        "filter add dev {0} parent 1: prio 2 u32 match u32 0 0 action police rate 40gbit burst 40000b",
     ],
     "shared": [
         *HTB,
@@ -138,7 +138,7 @@ def main() -> None:
             print(f"{name}: {done.stderr.strip()}", file=sys.stderr)
         else:
             groups[name] = recorded(index)
-        for place in ("root", "ingress"):
+        for place in ("root", "ingress", "clsact"):
             subprocess.run(["tc", "qdisc", "del", "dev", "t0", place], capture_output=True, check=False)
     version = subprocess.run(["tc", "-V"], text=True, capture_output=True, check=True).stdout.strip()
     print(json.dumps({"kernel": os.uname().release, "tc": version, "groups": groups}, indent=1))

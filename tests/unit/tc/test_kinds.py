@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from plugins.module_utils.tc.kinds import (
     action,
+    bpf,
     cake,
     distribution,
+    flower,
     fq,
     fq_codel,
     fw,
@@ -113,6 +115,50 @@ QUEUES: dict[str, list[Any]] = {
 BELOW = {"prio": [0x10004], "queue below netem": [0x10001, 0x20001]}
 
 
+ALL = (u32.Key(0, 0, 0),)
+LO, STOLEN = 1, 4
+POLICED = police.Police(10**6, 156250, 9000, 2, 3, 2 * 10**6, 24)
+WIDE = police.Police(5 * 10**9, 125, 2040, 1)
+IPV4 = ((40, 0, 0, 12), (21, 0, 1, 2048), (6, 0, 0, 2**32 - 1), (6, 0, 0, 0))
+RANGE = [("ip_proto", 17, 255), ("ip_tos", 0xB8, 0xFC), ("ipv4_dst", 10 << 24, 0xFF << 24)]
+RANGE += [("dst_port_min", 5000, 65535), ("dst_port_max", 5009, 65535)]
+DROP = Action("gact", 0, action.Gact(2))
+COPY = Action("mirred", 7)
+
+
+def acting(*actions: Action, target: int = 0) -> u32.U32:
+    return u32.U32(target, ALL, actions=actions)
+
+
+FILTERS: dict[str, list[Any]] = {
+    "gact": [
+        acting(Action("gact", 0, action.Gact(0, (2, 20, 2)))),
+        acting(Action("gact", 0, action.Gact(-1))),
+    ],
+    "mirred": [
+        acting(Action("mirred", 0, action.Mirred(1, LO, STOLEN))),
+        acting(Action("mirred", 0, action.Mirred(4, LO, 2))),
+    ],
+    "skbedit": [
+        acting(
+            Action("skbedit", 0, action.Skbedit(0x10002, 3, 5, 0xFF, 3)),
+            Action("skbedit", 0, action.Skbedit(mark=7, control=-1)),
+            target=0x10001,
+        )
+    ],
+    "police": [acting(Action("police", 0, POLICED)), acting(Action("police", 0, WIDE))],
+    "shared": [acting(COPY), u32.U32(0, (u32.Key(1, 1, 0),), actions=(COPY,))],
+    "flower": [
+        flower.Flower(0x10001, tuple(flower.Key(*key) for key in RANGE), "", 0x0800),
+        flower.Flower(
+            0x10001, (flower.Key("vlan_id", 7, 4095), flower.Key("vlan_prio", 5, 7)), "", 0x8100, actions=(DROP,)
+        ),
+    ],
+    "matchall": [matchall.Matchall(0x10001, (DROP,))],
+    "bpf": [bpf.Bpf(0x10001, IPV4), bpf.Bpf(0, ((6, 0, 0, 2),), direct=True)],
+}
+
+
 def seedless(tree: Tree) -> list[Any]:
     return [qdisc.options._replace(seed=None) for qdisc in tree.qdiscs]
 
@@ -144,6 +190,8 @@ def expected(group: str, tree: Tree, kernel: str) -> None:
         assert seedless(tree) == [NETEM]
     elif group == "netem gemodel":
         assert seedless(tree) == [netem.Netem(loss=GEMODEL)]
+    elif group in FILTERS:
+        assert [entry.options for entry in tree.filters] == FILTERS[group]
     elif group in QUEUES:
         assert unseeded(tree) == [shown(options, kernel) for options in QUEUES[group]]
         assert [qdisc.parent for qdisc in tree.qdiscs] == [ROOT, *BELOW.get(group, [])]
@@ -193,7 +241,7 @@ def test_attributes_of_kernels_to_come_change_nothing(kind: str) -> None:
 
 
 def test_every_group_was_recorded_from_some_kernel() -> None:
-    needed = {"htb", "queues", "u32", "fw", "netem", "netem seed", "ingress", "clsact", *QUEUES}
+    needed = {"htb", "queues", "u32", "fw", "netem", "netem seed", "ingress", "clsact", *QUEUES, *FILTERS}
     assert {group for _kernel, group in CASES} >= needed
 
 
