@@ -35,6 +35,7 @@ def words(entry: Mapping[str, Any], size: Any) -> str:
         elif kind == "cake" and key in BARE:
             found.append(value)
         elif isinstance(value, list):
+            found += ["bands", "3"] if (kind, key) == ("fq", "priomap") else []
             found += [key, *map(str, value)]
         else:
             found += [key, size(value).removesuffix("b") if key.endswith("quantum") else size(value)]

@@ -134,6 +134,8 @@ def _same_jiffies(asked: int, shown: int) -> bool:
 
 def _render_fq(options: Fq) -> str:
     line = words(
+        bands=f"{FQ_BANDS} priomap {' '.join(map(str, options.priomap))}" if options.priomap else None,
+        weights=" ".join(map(str, options.weights)) if options.weights else None,
         limit=options.limit,
         flow_limit=options.flow_limit,
         buckets=1 << options.buckets,
@@ -146,8 +148,6 @@ def _render_fq(options: Fq) -> str:
         ce_threshold=time_text(options.ce_threshold) if options.ce_threshold != MOST_US else None,
         timer_slack=f"{options.timer_slack}ns" if options.timer_slack != Fq().timer_slack else None,
         horizon=time_text(options.horizon) if options.horizon != Fq().horizon else None,
-        priomap=" ".join(map(str, options.priomap)) if options.priomap else None,
-        weights=" ".join(map(str, options.weights)) if options.weights else None,
     )
     return line + ("" if options.pacing else " nopacing") + ("" if options.horizon_drop else " horizon_cap")
 
