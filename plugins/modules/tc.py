@@ -126,7 +126,12 @@ EXAMPLES = r"""
     qdiscs:
       - {kind: clsact}
     filters:
-      - {parent: ingress, prio: 1, kind: flower, protocol: ip, dst_ip: 10.0.0.7, action: [{kind: mirred, egress: mirror, dev: eth1}, {kind: gact, control: pass}]}
+      - parent: ingress
+        prio: 1
+        kind: flower
+        protocol: ip
+        dst_ip: 10.0.0.7
+        action: [{kind: mirred, egress: mirror, dev: eth1}, {kind: gact, control: pass}]
       - {parent: ingress, prio: 2, kind: matchall, action: [{kind: police, rate: 1mbit, burst: 10kB, exceed: drop}]}
 
 - name: As the interface was
