@@ -54,7 +54,8 @@ options:
         C(flowid) can be left out where C(action) is given. Chains are not supported.
       - C(fw) takes the mark as C(handle), and C(mask) and C(indev). C(u32) takes C(match), a list of matches as in tc-u32(8), and C(indev).
         C(matchall) takes nothing else. C(flower) takes C(indev), C(src_mac), C(dst_mac), C(vlan_id), C(vlan_prio), C(vlan_ethtype), C(ip_proto),
-        C(ip_tos), C(ip_ttl), C(src_ip), C(dst_ip), C(src_port), C(dst_port) and C(tcp_flags), all as in tc-flower(8).
+        C(ip_tos), C(ip_ttl), C(src_ip), C(dst_ip), C(src_port), C(dst_port), C(tcp_flags), C(ip_flags) (C(frag/nofirstfrag)),
+        C(arp_op), C(arp_sip), C(arp_tip), C(arp_sha), C(arp_tha), C(skip_hw) and C(skip_sw), all as in tc-flower(8).
         C(bpf) takes C(bytecode) (as in tc-bpf(8)) or C(object_pinned), the path of a program that is pinned in a BPF file system,
         and C(direct_action) where the program's result is the verdict.
       - C(action) is a list, worked off in order. C({kind, index}) is an action that exists and may be shared with other filters; all others are the

@@ -67,7 +67,9 @@ def _filter(device: str, entry: Mapping[str, Any]) -> str:
         matches.insert(0, "u32 0 0 at 0")  # tc makes no filter without a key
     line += "".join(f" match {word}" for word in matches)
     indev = f" indev {entry['indev']}" if "indev" in entry else ""
-    keys = "".join(f" {key} {value}" for key, value in entry.items() if key not in FILTER_PLACE)
+    keys = "".join(
+        f" {key}" if value is True else f" {key} {value}" for key, value in entry.items() if key not in FILTER_PLACE
+    )
     if entry["kind"] == "bpf":
         keys = f" bytecode '{entry['bytecode']}'" if "bytecode" in entry else f" object-pinned {entry['object_pinned']}"
         keys += " direct-action" * entry.get("direct_action", False)

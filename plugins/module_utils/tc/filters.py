@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ..converge import Step
 from .kinds.table import lookup
-from .model import Filter
+from .model import Filter, Raw
 from .steps import ADD, REPLACE, Device, filter_step, same
 
 UNPLACED = 0  # the priority of a filter whose place in the order counts, not its number
@@ -68,7 +68,7 @@ def _units(entries: Sequence[Filter]) -> list[list[Filter]]:
 
 def _table(entry: Filter) -> object:
     """What flower filters of one hash table have in common."""
-    return entry.options.shape if entry.kind == "flower" else None
+    return getattr(entry.options, "shape", None)
 
 
 def _kept(current: Iterable[Filter], units: Sequence[list[Filter]]) -> list[int]:
@@ -211,6 +211,8 @@ def _by_keys(device: Device, found: list[Filter], wanted: list[Filter]) -> list[
 
 
 def _keys(entry: Filter) -> object:
+    if isinstance(entry.options, Raw):
+        return entry.options
     return entry.options._replace(target=0, actions=())
 
 

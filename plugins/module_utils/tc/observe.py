@@ -155,7 +155,7 @@ def _filter(body: bytes) -> Filter | None:
         return None
     priority, protocol = info >> 16, socket.ntohs(info & 0xFFFF)
     options: Any = _options("filter", kind, data)
-    if kind == "flower":  # its own word for the protocol depends on tags
+    if kind == "flower" and not isinstance(options, Raw):  # its own word for the protocol depends on tags
         options = options._replace(ethertype=protocol)
     return Filter(kind, _parent(parent), priority, protocol, handle, options)
 

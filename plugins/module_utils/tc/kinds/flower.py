@@ -9,25 +9,21 @@ Unlike u32 it sees ports behind IP options and IPv6 extension headers, and a VLA
 from __future__ import annotations
 
 import ipaddress
-import re
 import sys
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from ... import schema, units
 from ...netlink import attribute, attributes, integer, string, text, u32
-from ..model import ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, PROTOCOLS, handle_text, parse_handle
-from .base import Kind
+from ..model import ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, PROTOCOLS, Raw, handle_text
 from .filters import (
     Action,
-    check_target,
     decode_actions,
     encode_actions,
-    parse_actions,
-    parse_interface,
     render_actions,
 )
 
-CLASSID, INDEV, ACT, ETH_TYPE, VLAN_ETH_TYPE = 1, 2, 3, 8, 25  # TCA_FLOWER_*
+CLASSID, INDEV, ACT, ETH_TYPE, FLAGS, VLAN_ETH_TYPE, IN_HW_COUNT = 1, 2, 3, 8, 22, 25, 86  # TCA_FLOWER_*
+SKIPS = {"skip_hw": 1, "skip_sw": 2}  # TCA_CLS_FLAGS_*; the kernel adds whether it is in hardware
+IP_FLAGS = {"frag": 1, "firstfrag": 2}  # TCA_FLOWER_KEY_FLAGS_*
 
 
 class Field(NamedTuple):
@@ -57,6 +53,12 @@ FIELDS = {
     "sctp_src": Field(41, 39, 16),
     "sctp_dst": Field(42, 40, 16),
     "tcp_flags": Field(71, 72, 12),
+    "ip_flags": Field(47, 48, 32),
+    "arp_sip": Field(57, 58, 32),
+    "arp_tip": Field(59, 60, 32),
+    "arp_op": Field(61, 62, 8),
+    "arp_sha": Field(63, 64, 48),
+    "arp_tha": Field(65, 66, 48),
     # Ranges of ports are no masks: the kernel tries them one by one, before the table.
     "src_port_min": Field(87, 0, 16),
     "src_port_max": Field(88, 0, 16),
@@ -65,6 +67,8 @@ FIELDS = {
 }
 PORTS = {6: "tcp", 17: "udp", 132: "sctp"}
 IP_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
+KNOWN = {CLASSID, INDEV, ACT, ETH_TYPE, FLAGS, VLAN_ETH_TYPE, IN_HW_COUNT}
+KNOWN |= {number for field in FIELDS.values() for number in (field.value, field.mask)}
 
 
 class Key(NamedTuple):
@@ -84,11 +88,18 @@ class Flower(NamedTuple):
     ethertype: int = 0
     inner: int = 0
     actions: tuple[Action, ...] = ()
+    skip: int = 0  # of SKIPS
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What filters of one hash table have in common."""
-        return self.ethertype, self.inner, bool(self.indev), tuple((key.field, key.mask) for key in self.keys)
+        return (
+            self.ethertype,
+            self.inner,
+            bool(self.indev),
+            self.skip,
+            tuple((key.field, key.mask) for key in self.keys),
+        )
 
 
 def whole(field: str) -> int:
@@ -101,7 +112,7 @@ def _order(name: str) -> Literal["big", "little"]:
     return sys.byteorder if name == "vlan_id" else "big"
 
 
-def _encode(options: Flower) -> bytes:
+def encode(options: Flower) -> bytes:
     data = attribute(CLASSID, u32(options.target)) if options.target else b""
     if options.indev:
         data += attribute(INDEV, string(options.indev))
@@ -109,6 +120,8 @@ def _encode(options: Flower) -> bytes:
         data += attribute(ETH_TYPE, options.ethertype.to_bytes(2, "big"))
     if options.inner:
         data += attribute(VLAN_ETH_TYPE, options.inner.to_bytes(2, "big"))
+    if options.skip:
+        data += attribute(FLAGS, u32(options.skip))
     for key in options.keys:
         field = FIELDS[key.field]
         data += attribute(field.value, key.value.to_bytes(-(-field.bits // 8), _order(key.field)))
@@ -117,8 +130,11 @@ def _encode(options: Flower) -> bytes:
     return data + encode_actions(ACT, options.actions)
 
 
-def _decode(data: bytes) -> Flower:
+def decode(data: bytes) -> Flower | Raw:
+    """Raw where it asks for a key that is not known here."""
     found = attributes(data)
+    if not found.keys() <= KNOWN:
+        return Raw(data)
     keys = []
     for name, field in FIELDS.items():
         if field.value not in found:
@@ -132,10 +148,11 @@ def _decode(data: bytes) -> Flower:
         0,  # what the dump says of it depends on the tag; the message's header has it
         int.from_bytes(found.get(VLAN_ETH_TYPE, b""), "big"),
         decode_actions(found.get(ACT, b"")),
+        integer(found.get(FLAGS, b"")) & sum(SKIPS.values()),
     )
 
 
-def _render(options: Flower) -> str:
+def render(options: Flower) -> str:
     """tc takes ports only after their protocol, and addresses behind a tag only after their family."""
     parts = [f"indev {options.indev}"] if options.indev else []
     if options.inner:
@@ -149,6 +166,7 @@ def _render(options: Flower) -> str:
             parts.append(f"{key.field[:8]} {ends[key.field[:8] + '_min']}-{key.value}")
         else:
             parts.append(_render_key(key))
+    parts += [word for word, bit in SKIPS.items() if options.skip & bit]
     parts += [f"classid {handle_text(options.target)}" if options.target else "", render_actions(options.actions)]
     return " ".join(part for part in parts if part)
 
@@ -159,7 +177,13 @@ def _render_key(key: Key) -> str:
         version = ipaddress.IPv4Address if name[3] == "4" else ipaddress.IPv6Address
         prefix = f"/{key.mask.bit_count()}" if partial else ""
         return f"{name[5:]}_ip {version(key.value)}{prefix}"
-    if name.endswith("_mac"):
+    if name in ("arp_sip", "arp_tip"):
+        return f"{name} {ipaddress.IPv4Address(key.value)}" + (f"/{key.mask.bit_count()}" if partial else "")
+    if name == "ip_flags":
+        return "ip_flags " + "/".join(
+            word if key.value & bit else f"no{word}" for word, bit in IP_FLAGS.items() if key.mask & bit
+        )
+    if name.endswith(("_mac", "_sha", "_tha")):
         text_of = [":".join(f"{part:02x}" for part in number.to_bytes(6, "big")) for number in (key.value, key.mask)]
         return f"{name} {'/'.join(text_of) if partial else text_of[0]}"
     if name == "ip_proto":
@@ -172,88 +196,6 @@ def _render_key(key: Key) -> str:
     return f"{name} {value}" + (f"/{key.mask}" if partial else "")
 
 
-# --- what users of the module tc write ---
-
-
-def _address(value: object) -> tuple[str, int, int]:
-    network = ipaddress.ip_network(str(value))
-    return f"ipv{network.version}", int(network.network_address), int(network.netmask)
-
-
-def _mac(value: object) -> tuple[int, int]:
-    parts = str(value).split("/")
-    if len(parts) > 2 or not all(re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", part) for part in parts):
-        raise ValueError("write a MAC address such as 52:54:00:00:00:01, or MAC/MASK, in quotes")
-    numbers = [int(part.replace(":", ""), 16) for part in parts]
-    return numbers[0], numbers[1] if len(numbers) == 2 else (1 << 48) - 1
-
-
-def _port(value: object) -> tuple[str, int, int]:
-    """("range", first, last) or ("port", value, mask)."""
-    if found := re.fullmatch(r"(\d+)-(\d+)", str(value)):
-        first, last = (units.parse_integer(part, 1, 65535) for part in found.groups())
-        if first >= last:
-            raise ValueError("write a range as FIRST-LAST, FIRST below LAST")
-        return "range", first, last
-    number, mask = _masked(value, 16)
-    return "port", number, mask
-
-
-def _masked(value: object, bits: int) -> tuple[int, int]:
-    """`VALUE` or `VALUE/MASK`, both decimal or, with 0x, hexadecimal."""
-    most = (1 << bits) - 1
-    number, slash, mask = str(value).partition("/")
-    try:
-        found = int(number, 0), int(mask, 0) if slash else most
-    except ValueError:
-        raise ValueError(f"write a number, or VALUE/MASK, of {bits} bits") from None
-    if not (0 <= found[0] <= most and 0 < found[1] <= most and not found[0] & ~found[1]):
-        raise ValueError(f"write a value within its mask, both of {bits} bits")
-    return found
-
-
-def _protocol(value: object) -> int:
-    return IP_PROTOCOLS.get(str(value)) or units.parse_integer(value, 0, 255)
-
-
-def _ethertype(value: object) -> int:
-    if value in ("ip", "ipv4"):
-        return ETH_P_IP
-    return ETH_P_IPV6 if value == "ipv6" else units.parse_integer(value, 0x600, 0xFFFF)
-
-
-def _build(
-    flowid: int | None = None,
-    indev: str = "",
-    vlan_ethtype: int = 0,
-    action: tuple[Action, ...] = (),
-    **given: Any,
-) -> Flower:
-    keys: dict[str, tuple[int, int]] = {}
-    for name, value in given.items():
-        if name in ("src_ip", "dst_ip"):
-            family, number, mask = value
-            keys[f"{family}_{name[:3]}"] = number, mask
-        elif name in ("src_port", "dst_port"):
-            _place_port(keys, name, value, given.get("ip_proto"))
-        else:
-            keys[name] = value if isinstance(value, tuple) else (value, whole(name))
-    if len({name[:4] for name in keys if name.startswith("ipv")}) > 1:
-        raise ValueError("src_ip and dst_ip are of different families")
-    ordered = tuple(Key(name, *keys[name]) for name in FIELDS if name in keys)
-    return Flower(check_target(flowid, action), ordered, indev, 0, vlan_ethtype, action)
-
-
-def _place_port(keys: dict[str, tuple[int, int]], name: str, value: tuple[str, int, int], protocol: Any) -> None:
-    if protocol not in PORTS:
-        raise ValueError(f"{name} needs ip_proto tcp, udp or sctp")
-    what, first, second = value
-    if what == "range":
-        keys[f"{name}_min"], keys[f"{name}_max"] = (first, 0xFFFF), (second, 0xFFFF)
-    else:
-        keys[f"{PORTS[protocol]}_{name[:3]}"] = first, second
-
-
 def place(options: Flower, protocol: int) -> Flower:
     """The options of a filter for an Ethernet protocol. Raises ValueError where its keys cannot be there."""
     family = next((key.field[:4] for key in options.keys if key.field.startswith("ipv")), "")
@@ -261,6 +203,8 @@ def place(options: Flower, protocol: int) -> Flower:
     about = options.inner if tagged else protocol
     if (options.inner or any(key.field.startswith("vlan") for key in options.keys)) and not tagged:
         raise ValueError("the vlan_ keys need protocol 802.1Q")
+    if any(key.field.startswith("arp_") for key in options.keys) and about != ETH_P_ARP:
+        raise ValueError("the arp_ keys need protocol arp")
     if family and about != {"ipv4": ETH_P_IP, "ipv6": ETH_P_IPV6}[family]:
         key = "vlan_ethtype" if tagged else "protocol"
         raise ValueError(f"its addresses need {key} {'ip' if family == 'ipv4' else 'ipv6'}")
@@ -270,30 +214,3 @@ def place(options: Flower, protocol: int) -> Flower:
     ):
         raise ValueError(f"IP keys need {'vlan_ethtype' if tagged else 'protocol'} ip or ipv6")
     return options._replace(ethertype=protocol)
-
-
-FLOWER = Kind(
-    "flower",
-    {
-        "flowid": schema.leaf(parse_handle),
-        "indev": schema.leaf(parse_interface),
-        "action": parse_actions,
-        "src_mac": schema.leaf(_mac),
-        "dst_mac": schema.leaf(_mac),
-        "vlan_id": schema.leaf(lambda value: units.parse_integer(value, 0, 4095)),
-        "vlan_prio": schema.leaf(lambda value: units.parse_integer(value, 0, 7)),
-        "vlan_ethtype": schema.leaf(_ethertype),
-        "ip_proto": schema.leaf(_protocol),
-        "ip_tos": schema.leaf(lambda value: _masked(value, 8)),
-        "ip_ttl": schema.leaf(lambda value: _masked(value, 8)),
-        "src_ip": schema.leaf(_address),
-        "dst_ip": schema.leaf(_address),
-        "src_port": schema.leaf(_port),
-        "dst_port": schema.leaf(_port),
-        "tcp_flags": schema.leaf(lambda value: _masked(value, 12)),
-    },
-    _build,
-    _encode,
-    _decode,
-    _render,
-)

@@ -79,9 +79,9 @@ def _u32(_name: str) -> Kind:
 
 
 def _flower(_name: str) -> Kind:
-    from . import flower
+    from . import flower_words
 
-    return flower.FLOWER
+    return flower_words.FLOWER
 
 
 def _matchall(_name: str) -> Kind:
