@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.integration.uml import pytest_inside
 
 
-def test_matches_under_uml(tmp_path: Path) -> None:
-    """Everything of uml_match.py; what fails in there is shown as it was printed in there."""
-    outcome = pytest_inside(["-q", "tests/integration/uml_match.py"], tmp_path)
+@pytest.mark.parametrize("file", ["uml_match.py", "test_match.py"])
+def test_matches_under_uml(tmp_path: Path, file: str) -> None:
+    """Everything of the file; what fails in there is shown as it was printed in there."""
+    outcome = pytest_inside(["-q", f"tests/integration/{file}"], tmp_path)
     assert outcome.code == 0, outcome.output

@@ -14,7 +14,7 @@ from ..tc.kinds.filters import Action
 from ..tc.kinds.u32 import U32, Key, key
 from ..tc.model import ETH_P_8021Q, ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, Filter
 from .match import Match
-from .packets import ANY, Masked, Packets, sets
+from .packets import ANY, Masked, Packets, cut_text, sets
 
 TABLE = 16  # filters of one shape from which on they are a hash table
 MOST_LISTED = 2000  # u32 filters of one qdisc, each with a table of its own: the kernel has 2047 numbers for these
@@ -70,13 +70,17 @@ def _devices(match: Match, other_ports: Mapping[str, Sequence[str]], interface: 
 
 def check(match: Match, can: Mapping[str, bool | str]) -> None:
     """Refuse what this kernel's filters cannot see: one without CLS_U32_MARK takes a mark and matches everything."""
-    if match.mark is not None and can["filter.u32_mark"] is not True:
+    marks = [one.mark for one in (match, *match.excluded) if one.mark is not None]
+    if marks and can["filter.u32_mark"] is not True:
         raise MissingCapability("matching a mark", "CONFIG_CLS_U32_MARK")
     if match.vlan and can["filter.flower"] is not True:
         raise MissingCapability(f"{match.path}.vlan", str(can["filter.flower"]))
     if match.vlan and match.mark is not None:
         allowed = "the filter that sees VLANs does not see marks; match one of them"
         raise InvalidInput(f"{match.path}.mark", f"{match.mark[0]:#x}/{match.mark[1]:#x}", allowed)
+    if match.vlan and any(_shape(packets) is None for packets in sets(match)):
+        allowed = "the filter that sees VLANs takes whole protocols only; write protocol as well, or leave this out"
+        raise InvalidInput(f"{match.path}.not", "; ".join(map(cut_text, match.excluded)), allowed)
 
 
 def filters(found: Sequence[Rule], parent: int, can_hash: bool, path: str) -> list[Filter]:
@@ -117,7 +121,8 @@ def tables(found: Sequence[Rule]) -> list[list[Rule]]:
     """
     runs: list[Run] = []
     for rule in found:
-        shape = _shape(rule)
+        shape = _shape(rule.packets)
+        shape = shape and (shape, bool(rule.indev))
         run = _home(rule, shape, runs)
         if run is None:
             run = Run(shape, [], set())
@@ -145,15 +150,19 @@ def _apart(one: Packets, two: Packets) -> bool:
     """Whether no packet is in both, by what all rules of a shape have in common."""
     families = (one.ethertype.value ^ two.ethertype.value) & one.ethertype.mask & two.ethertype.mask
     protocols = (one.protocol.value ^ two.protocol.value) & one.protocol.mask & two.protocol.mask
-    return bool(families or protocols) or (one.vlan == ANY) != (two.vlan == ANY)
+    return bool(families or protocols) or (one.vlan != ANY and _untagged(two)) or (two.vlan != ANY and _untagged(one))
 
 
-def _shape(rule: Rule) -> object:
-    """What a hash table's rules have in common; None for what flower cannot say."""
-    packets = rule.packets
+def _untagged(packets: Packets) -> bool:
+    """Whether the filter takes untagged packets only: that of a family does, that of all protocols takes tags too."""
+    return packets.vlan == ANY and packets.ethertype.mask == 0xFFFF
+
+
+def _shape(packets: Packets) -> object:
+    """What sets of one hash table have in common; None for what flower cannot say."""
     if packets.mark != ANY or packets.ethertype.mask not in (0, 0xFFFF) or packets.protocol.mask not in (0, 0xFF):
         return None
-    return packets.ethertype, packets.protocol, tuple(field.mask for field in packets[2:]), bool(rule.indev)
+    return packets.ethertype, packets.protocol, tuple(field.mask for field in packets[2:])
 
 
 # --- u32 ---

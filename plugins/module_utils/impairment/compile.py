@@ -170,6 +170,8 @@ def _interface(
 ) -> tuple[Tree, list[dict[str, str]], list[str]]:
     minors = shape.minors(entry.name for entry in interface.classes)
     qdiscs, classes = [shape.root()], list(shape.frame())
+    for match in passing:
+        check(match, node.capable)
     found = [rule for match in passing for rule in rules(match, node.other_ports, interface.name, shape.PASS)]
     backends: list[dict[str, str]] = []
     warnings: list[str] = []

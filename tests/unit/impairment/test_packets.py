@@ -183,6 +183,40 @@ def test_tables_keep_who_comes_first(found: list[classify.Rule], seen: list[dict
         assert first[0] == first[1]
 
 
+def test_a_filter_of_all_protocols_takes_tags_too() -> None:
+    """MAC addresses may not be tried before a VLAN that stands before them; addresses of untagged packets may."""
+    tag = rule(0, 1, vlan=Masked(5, 0xFFF))
+    macs = [rule(0, 2, source_mac=Masked(number, (1 << 48) - 1)) for number in range(1, 2 * classify.TABLE)]
+    hosts = [rule(0, 2, ethertype=Masked(0x0800, 0xFFFF), source=Masked(n, 0xFFFFFFFF)) for n in range(40)]
+    assert classify.tables([*macs[:-1], tag, macs[-1]]) == [macs[:-1], [tag], [macs[-1]]]
+    assert classify.tables([*hosts[:-1], tag, hosts[-1]]) == [hosts, [tag]]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "refused"),
+    [
+        ({"vlan": 5, "not": {"source": "10.0.0.0/8"}}, True),
+        ({"vlan": 5, "protocol": "ipv4", "not": {"protocol": "tcp"}}, True),
+        ({"vlan": 5, "protocol": "ipv4", "not": {"source": "10.0.0.0/8"}}, False),
+        ({"vlan": 5, "not": {"source_mac": MACS[0]}}, False),
+    ],
+)
+def test_what_is_excluded_within_a_vlan(conditions: dict[str, Any], refused: bool) -> None:
+    able: dict[str, bool | str] = {"filter.flower": True, "filter.u32_mark": True}
+    match = parse_match(conditions, "match")
+    if not refused:
+        classify.check(match, able)
+        return
+    with pytest.raises(InvalidInput, match=r"match\.not: .*whole protocols"):
+        classify.check(match, able)
+
+
+def test_an_excluded_mark_needs_a_kernel_that_looks_at_it() -> None:
+    able: dict[str, bool | str] = {"filter.flower": True, "filter.u32_mark": "CONFIG_CLS_U32_MARK"}
+    with pytest.raises(MissingCapability, match="CONFIG_CLS_U32_MARK"):
+        classify.check(parse_match({"protocol": "udp", "not": {"mark": "0x1/0x1"}}, "match"), able)
+
+
 def many(count: int, **more: Any) -> list[classify.Rule]:
     found = [parse_match({"destination": f"10.0.{n // 250}.{n % 250}", **more}, "match") for n in range(count)]
     return [made for number, one in enumerate(found) for made in classify.rules(one, {}, "eth0", number)]
