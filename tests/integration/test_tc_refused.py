@@ -177,6 +177,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (filter_(kind="route"), "filters[0].kind", "known kinds of filter: fw, u32"),
     (filter_(chain=1), "filters[0].chain", "chains of filters are not supported"),
     (filter_(action={"kind": "gact"}), "filters[0].action", "write a list"),
+    (action(*[{"kind": "gact", "control": "pipe"}] * 33), "filters[0].action", "32 actions at most"),
     (action("drop"), "filters[0].action[0]", "write a mapping with kind"),
     (action({"kind": "pedit"}), "filters[0].action[0].kind", "known kinds of actions: gact, skbedit, mirred, police"),
     (action({"kind": ["gact"]}), "filters[0].action[0].kind", "known kinds of actions"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from plugins.module_utils.errors import TestbedError
 from tests.integration.engine import Bench, inside
 from tests.integration.test_tc import htb
 
@@ -75,6 +76,7 @@ def test_it_is_what_tc_makes_and_says_so(benches: list[Bench], name: str) -> Non
     report = ours.run(TREES[name])
     theirs.make(TREES[name])
     assert ours.state() == theirs.state()
+    assert ours.show() == theirs.show()
     typed.shell(report.steps, ours.device)
     assert typed.state() == theirs.state()
     assert not ours.run(TREES[name]).changed
@@ -235,3 +237,26 @@ def test_an_interface_that_came_anew_is_found(benches: list[Bench]) -> None:
     assert " replace " in step
     assert not ours.run(asked).changed
     ours.typed("ip link del gone")
+
+
+OLD = [
+    "u32 match u32 0 0 police rate 1mbit burst 10k drop flowid 1:1",
+    "u32 match ip nofrag offset mask 0x0F00 shift 6 at 0 link 1: flowid 1:1",
+]
+
+
+@pytest.mark.parametrize("words", OLD)
+def test_what_others_made_in_the_way_of_old_is_not_guessed(benches: list[Bench], words: str) -> None:
+    """It is taken out of our tree, and a tree of somebody else that has it is not replaced."""
+    ours, theirs, *_more = benches
+    asked = tree({**FILTERS["u32"], "prio": 1, "flowid": "1:2"})
+    ours.run(asked)
+    theirs.make(asked)
+    lines = [f"filter add dev {{0}} parent 1: protocol ip prio 2 {line}" for line in ("handle 1: u32 divisor 1", words)]
+    for bench in (ours, theirs):
+        bench.tc([line.format(bench.device) for line in lines])
+    with pytest.raises(TestbedError, match="filters of kind u32, which could not be given back"):
+        theirs.run(tree(), purge=True)
+    ours.run(asked)
+    theirs.typed(f"tc filter del dev {theirs.device} parent 1: protocol ip prio 2")
+    assert ours.state() == theirs.state()

@@ -174,7 +174,7 @@ def normalise(text: str, device: str) -> list[str]:
         (r" seed \d+", ""),  # from Linux 6.6 on each netem has one, of its own choice where nobody asks
         (r"\b[89a-f][0-9a-f]{3}:(?=\s|1\b)", "auto:"),
         (r"fh [0-9a-f]+:[^ ]* order \d+ key ht [0-9a-f]+ bkt 0", "fh"),
-        (r"index \d+ (?=ref 1 bind 1)", ""),  # of an action of the filter's own
+        (r"index \d+ (?=ref 1 bind 1)|(?<=police )0x[0-9a-f]+ ", ""),  # of an action of the filter's own
         (rf"\b{re.escape(device)}\b", "DEV"),
     ):
         text = re.sub(pattern, by, text)

@@ -180,7 +180,7 @@ def _anew(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Ste
 
 def _masks(filters: list[Filter]) -> set[int]:
     """cls_fw holds one mask for all filters of a priority, set by the first."""
-    return {entry.options.mask for entry in filters if entry.kind == "fw"}
+    return {getattr(entry.options, "mask", 0) for entry in filters if entry.kind == "fw"}
 
 
 def _by_handle(device: Device, found: list[Filter], wanted: list[Filter]) -> list[Step]:

@@ -10,10 +10,12 @@ import struct
 from typing import Any, NamedTuple
 
 from ... import schema
+from ...errors import InvalidInput
 from ...netlink import attribute, attributes, each_attribute, integer, nested, string, text, u32
 from ..model import Raw, handle_text
 
 TCA_ACT_KIND, TCA_ACT_OPTIONS = 1, 2
+MOST_ACTIONS = 32  # TCA_ACT_MAX_PRIO: the kernel passes over what is beyond
 TCA_GACT_PARMS = 2
 GACT = struct.Struct("=IIiii")  # tc_gact: index, capabilities, verdict, references, bindings
 COUNTS = struct.Struct("=ii")  # references and bindings, at 12 bytes behind the index, of police at 44
@@ -98,7 +100,10 @@ def parse_actions(value: object, path: str) -> tuple[Action, ...]:
     """What stands under `action`. Raises InvalidInput with the path of what cannot be used."""
     from .action import parse
 
-    return tuple(schema.sequence(parse)(value, path))
+    actions = tuple(schema.sequence(parse)(value, path))
+    if len(actions) > MOST_ACTIONS:
+        raise InvalidInput(path, f"{len(actions)} actions", f"a filter has {MOST_ACTIONS} actions at most")
+    return actions
 
 
 def check_target(flowid: int | None, actions: tuple[Action, ...]) -> int:

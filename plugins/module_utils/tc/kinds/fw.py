@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ... import schema, units
 from ...netlink import attribute, attributes, integer, string, text, u32
-from ..model import parse_handle
+from ..model import Raw, parse_handle
 from .base import Kind, words
 from .filters import (
     Action,
@@ -22,7 +22,7 @@ from .filters import (
     target_text,
 )
 
-TCA_FW_CLASSID, TCA_FW_INDEV, TCA_FW_ACT, TCA_FW_MASK = 1, 3, 4, 5
+TCA_FW_CLASSID, TCA_FW_POLICE, TCA_FW_INDEV, TCA_FW_ACT, TCA_FW_MASK = 1, 2, 3, 4, 5
 WHOLE_MARK = 0xFFFFFFFF
 
 
@@ -48,8 +48,11 @@ def _encode(options: Fw) -> bytes:
     return data + encode_actions(TCA_FW_ACT, options.actions)
 
 
-def _decode(data: bytes) -> Fw:
+def _decode(data: bytes) -> Fw | Raw:
+    """Raw of one that polices in the way of old."""
     found = attributes(data)
+    if TCA_FW_POLICE in found:
+        return Raw(data)
     return Fw(
         integer(found.get(TCA_FW_CLASSID, b"")),
         integer(found.get(TCA_FW_MASK, u32(WHOLE_MARK))),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ... import schema
 from ...netlink import attribute, attributes, integer, string, text, u32
-from ..model import parse_handle
+from ..model import Raw, parse_handle
 from .base import Kind
 from .filters import (
     Action,
@@ -27,7 +27,8 @@ from .filters import (
     target_text,
 )
 
-TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT, TCA_U32_INDEV, TCA_U32_MARK = 1, 5, 7, 8, 10
+TCA_U32_CLASSID, TCA_U32_LINK, TCA_U32_SEL, TCA_U32_POLICE, TCA_U32_ACT = 1, 3, 5, 6, 7
+TCA_U32_INDEV, TCA_U32_MARK = 8, 10
 SELECTOR = struct.Struct("=BBBxHHhhI")  # tc_u32_sel: flags, offset shift, keys, offset mask, offset, …, hash mask
 KEY = struct.Struct("=4s4sii")  # tc_u32_key: mask and value in network order, offset, offset mask
 MASK_AND_VALUE, OFFSETS = struct.Struct(">II"), struct.Struct("=ii")  # the same, in two parts
@@ -93,9 +94,14 @@ def mac_keys(address: str, offset: int) -> list[Key]:
     return [key(number >> shift & 0xFFFF, 0xFFFF, offset + 4 - shift // 8, 2) for shift in (32, 16, 0)]
 
 
+def _plain(count: int) -> tuple[int, ...]:
+    """The selector of a filter with so many keys, without the kernel's arts of hashing and offsets."""
+    return TERMINAL, 0, count, 0, 0, 0, 0, 0
+
+
 def encode(options: U32) -> bytes:
     data = attribute(TCA_U32_CLASSID, u32(options.target))
-    selector = SELECTOR.pack(TERMINAL, 0, len(options.keys), 0, 0, 0, 0, 0)
+    selector = SELECTOR.pack(*_plain(len(options.keys)))
     for word in options.keys:
         selector += MASK_AND_VALUE.pack(word.mask, word.value) + OFFSETS.pack(word.offset, word.offset_mask)
     data += attribute(TCA_U32_SEL, selector)
@@ -106,9 +112,12 @@ def encode(options: U32) -> bytes:
     return data + encode_actions(TCA_U32_ACT, options.actions)
 
 
-def decode(data: bytes) -> U32:
+def decode(data: bytes) -> U32 | Raw:
+    """Raw of one that leads to another table, hashes, or polices in the way of old."""
     found = attributes(data)
     selector = found[TCA_U32_SEL]
+    if found.keys() & {TCA_U32_LINK, TCA_U32_POLICE} or SELECTOR.unpack_from(selector) != _plain(selector[2]):
+        return Raw(data)
     keys = []
     for at in range(SELECTOR.size, SELECTOR.size + selector[2] * KEY.size, KEY.size):
         mask, value = MASK_AND_VALUE.unpack_from(selector, at)
