@@ -127,6 +127,10 @@ confirm:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils import bytecode
+
+CODES = bytecode.install(bytecode.__name__.rpartition(".")[0])  # before the many imports
+
 from ..module_utils.errors import TestbedError
 from ..module_utils.impairment import engine
 from ..module_utils.report import result
@@ -147,6 +151,8 @@ def run(params, check, warn):
     for warning in outcome.warnings:
         warn(warning)
     confirm = outcome.pending.command if outcome.pending else ""
+    if not check:
+        CODES.keep()
     return result(outcome.report, backends=outcome.backends, confirm=confirm)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .. import bridge_netfilter, guard, node
+from .. import bridge_netfilter, bytecode, guard, node
 from ..capabilities import forget, load
 from ..converge import Report, Step, Target, converge, revert
 from ..errors import InvalidInput, RolledBack, TestbedError
@@ -128,6 +128,7 @@ def clear(check: bool = False) -> Report:
             _forget_restored(rtnetlink)
             _forget_netfilter(())
             guard.tidy()
+            bytecode.forget()
             forget()
         return report
 
