@@ -35,6 +35,10 @@ class Bytecode:
         self._known = _read(cache)
         self._fresh: Codes = {}
 
+    def serve(self) -> None:
+        """From now on imports below the package come from the cache where they can."""
+        sys.meta_path.insert(0, self)
+
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         """Python's protocol of sys.meta_path."""
         for folder in (path or ()) if name.startswith(self._below) else ():
@@ -107,13 +111,6 @@ def _read(cache: str) -> Codes:
         return dict(marshal.loads(data[len(version) :])) if data.startswith(version) else {}
     except (OSError, ValueError, EOFError, TypeError):
         return {}
-
-
-def install(package: str) -> Bytecode:
-    """From now on imports below `package` come from the cache where they can."""
-    codes = Bytecode(package)
-    sys.meta_path.insert(0, codes)
-    return codes
 
 
 def forget(cache: str = CACHE) -> None:

@@ -128,16 +128,16 @@ confirm:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import bytecode
-
-CODES = bytecode.install(bytecode.__name__.rpartition(".")[0])  # before the many imports
-
 from ..module_utils.errors import TestbedError
-from ..module_utils.impairment import engine
-from ..module_utils.report import result
 
 
 def run(params, check, warn):
     """Converge, and return the module's result."""
+    codes = bytecode.Bytecode(bytecode.__name__.rpartition(".")[0])
+    codes.serve()
+    from ..module_utils.impairment import engine
+    from ..module_utils.report import result
+
     if params["state"] == "absent":
         return result(engine.clear(check), confirm="")
     outcome = engine.apply(
@@ -152,7 +152,7 @@ def run(params, check, warn):
         warn(warning)
     confirm = outcome.pending.command if outcome.pending else ""
     if not check:
-        CODES.keep()
+        codes.keep()
     return result(outcome.report, backends=outcome.backends, confirm=confirm)
 
 

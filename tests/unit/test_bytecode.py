@@ -16,7 +16,7 @@ import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 from plugins.module_utils import bytecode
 codes = bytecode.Bytecode("package", sys.argv[3])
-sys.meta_path.insert(0, codes)
+codes.serve()
 import package.first  # Python's own way: it makes the archive known
 import package.second
 print(package.second.VALUE, package.second.__file__.endswith("second.py"), sorted(codes._fresh))
