@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from plugins.module_utils.capabilities import load
@@ -126,7 +126,7 @@ def judge(device: str, classes: Sequence[dict[str, Any]], packets: Sequence[Pack
     raise AssertionError(f"packets of others are among those that were counted, {classes}")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(matches(), min_size=1, max_size=3), min_size=1, max_size=5),
     st.lists(PACKETS, min_size=40, max_size=40),
