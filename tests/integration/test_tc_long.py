@@ -13,6 +13,7 @@ from tests.integration.chroot import pytest_under
 from tests.integration.uml import pytest_inside
 
 FILES = ["test_tc", "test_tc_before", "uml_tc_netem", "uml_tc_queues", "uml_tc_distribution", "uml_tc_ways"]
+FILES += ["uml_tc_filters", "uml_tc_actions", "test_tc_bpf"]
 
 
 @pytest.mark.long
