@@ -105,7 +105,7 @@ def whole(classes: int, filters: int) -> Figures:
     """A new python3, our imports, parameters out of JSON, parsed and checked, the engine, and the result as JSON."""
 
     def run(tree: dict[str, Any]) -> None:
-        text = json.dumps({**tree, "state": "present", "purge": False, "check": False})
+        text = json.dumps({**tree, "state": "present", "purge": False, "disruptive": "refuse", "check": False})
         subprocess.run([sys.executable, "-m", "benchmarks.whole"], input=text, text=True, check=True, stdout=quiet)
 
     wanted = trees.entries(classes, filters)
