@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up lab_down check lint sanity unit molecule integration test test-long bench build lock clean
+.PHONY: help setup prepared demo lab_up lab_down check lint sanity unit molecule integration test test-long bench fidelity build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ test-long: prepared ## thousands of random trees, and the kernels of other Debia
 
 bench: prepared ## ratios against tc, pyroute2, tcconfig and ping, side by side; SIZES="10 1000" for fewer; five minutes
 	@SIZES="$(SIZES)" PARTS="$(PARTS)" scripts/bench
+
+fidelity: prepared ## asked against got on two kernels, written to docs/fidelity.md; about ten minutes
+	@scripts/fidelity
 
 build: prepared ## the collection as a tarball in artifacts/
 	@ansible-galaxy collection build --force --output-path artifacts

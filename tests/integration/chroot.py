@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -59,12 +60,19 @@ def base(suite: str) -> Path:
 
 def pytest_under(suite: str, arguments: Sequence[str], seconds: float = 600) -> Outcome:
     """Exit code and output of `pytest ARGUMENTS` under the kernel of a release."""
-    root = base(suite)
     # The configuration names plugins that the release may not have.
     argv = ["python3", "-m", "pytest", "-c", "/dev/null", "--rootdir=/collection", "-o", "pythonpath=/collection"]
     argv += ["-p", "no:cacheprovider", "--color=no", "-W", "ignore", *arguments]
+    return run_under(suite, argv, seconds)
+
+
+def run_under(suite: str, argv: Sequence[str], seconds: float, files: Sequence[Path] = ()) -> Outcome:
+    """Exit code and output of a program under the kernel of a release; copies of `files` are there in /run/out."""
+    root = base(suite)
     with tempfile.TemporaryDirectory(prefix="run-", dir=root) as made:
         folder = Path(made)
+        for file in files:
+            shutil.copy(file, folder)
         init = folder / "init"
         init.write_text(INIT.format(folder=folder.name, command=shlex.join(argv)), encoding="utf-8")
         init.chmod(0o755)

@@ -41,6 +41,11 @@ class Outcome(NamedTuple):
 def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 280) -> Outcome:
     """Exit code and output of `pytest ARGUMENTS` under the UML kernel; `folder` keeps what it wrote."""
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]
+    return run_inside(argv, folder, seconds)
+
+
+def run_inside(argv: Sequence[str], folder: Path, seconds: float) -> Outcome:
+    """Exit code and output of a program under the UML kernel; `folder`, there /run/out, keeps what it wrote."""
     init = folder / "init"
     init.write_text(
         INIT.format(path=Path(sys.executable).parent, folder=folder, root=ROOT, command=shlex.join(argv)),
