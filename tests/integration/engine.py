@@ -58,13 +58,14 @@ class Bench:
 
     def run(
         self,
-        tree: oracle.Tree = oracle.NOTHING,
+        tree: oracle.Tree | None = None,
         state: str = "present",
         purge: bool = False,
         check: bool = False,
         disruptive: str = "allow",
     ) -> Report:
         """What the module tc does, in this process and with a memory of the test's own."""
+        tree = tree or oracle.NOTHING
         module.TcDomain = partial(TcDomain, memory=Memory(self.folder))  # type: ignore[misc,assignment]
         with inside(self.place):
             return module.run(

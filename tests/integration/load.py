@@ -155,24 +155,26 @@ class Outcome(NamedTuple):
 def hundred(emulated: bool, name: str, folder: Path) -> Outcome:
     """Change an impairment a hundred times under load, in namespaces of this name."""
     load()
-    with ends(name) as (near, far), inside(near):
+    with ends(name) as places, inside(places[0]):
         try:
-            made = Load(near, far, folder)
-            changes = hundred_changes(emulated)
-            engine.apply(next(changes)[1], [])
-            rate = made.holds()
-
-            def change() -> None:
-                for what, asked in changes:
-                    assert engine.apply(asked, []).report.changed, what
-
-            before = _not_in_own_class(near)
-            flows = made.during(rate, change)
-            astray = _not_in_own_class(near) - before - flows[-1].sent
+            found = _hundred(Load(*places, folder), hundred_changes(emulated))
         finally:
             engine.clear()
-    print(f"{rate} packets per second: {flows}")
-    return Outcome(rate, flows, astray)
+    print(f"{found.rate} packets per second: {found.flows}")
+    return found
+
+
+def _hundred(made: Load, changes: Iterator[tuple[str, Interfaces]]) -> Outcome:
+    engine.apply(next(changes)[1], [])
+    rate = made.holds()
+
+    def change() -> None:
+        for what, asked in changes:
+            assert engine.apply(asked, []).report.changed, what
+
+    before = _not_in_own_class(made.near)
+    flows = made.during(rate, change)
+    return Outcome(rate, flows, _not_in_own_class(made.near) - before - flows[-1].sent)
 
 
 def _not_in_own_class(near: Netns) -> int:

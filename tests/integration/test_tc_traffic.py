@@ -125,8 +125,8 @@ def shape(rate: str = "500mbit", prio: int = 10, others: int = 0) -> oracle.Tree
 
 CHANGES = {
     "rate 100 times": [shape(rate=f"{500 + turn % 2}mbit") for turn in range(100)],
-    "classes come and go 20 times": [shape(others=turn % 2 * 3) for turn in range(20)],
-    "the filter moves 20 times": [shape(prio=10 + 10 * (turn % 2)) for turn in range(20)],
+    "classes come and go 60 times": [shape(others=turn % 2 * 3) for turn in range(60)],
+    "the filter moves 60 times": [shape(prio=10 + 10 * (turn % 2)) for turn in range(60)],
 }
 
 

@@ -153,12 +153,14 @@ CASES: list[tuple[Any, list[Frame], list[Frame]]] = [
 @pytest.fixture(scope="module")
 def near() -> Iterator[Netns]:
     load()
-    with ends("match") as (place, _far), inside(place):
+    with ends("match") as places:
+        place = places[0]
         for vlan in VLANS:
             place.run(["ip", "link", "add", "link", DEVICE, "name", f"tag{vlan}", "type", "vlan", "id", str(vlan)])
             place.run(["ip", "link", "set", f"tag{vlan}", "up"])
-        yield place
-        engine.clear()
+        with inside(place):
+            yield place
+            engine.clear()
 
 
 def counted(near: Netns) -> dict[str, int]:
@@ -217,7 +219,7 @@ def test_hundreds_of_classes_in_tables_keep_their_order(near: Netns) -> None:
     assert "flower" in near.run(["tc", "filter", "show", "dev", DEVICE]).stdout
     frames = [
         Frame(destination=f"10.0.{chance.randrange(4)}.{chance.randrange(30)}", ports=(1, 5000 + chance.randrange(120)))
-        for _ in range(300)
+        for _number in range(300)
     ]
     wanted: dict[str, int] = {}
     for frame in frames:

@@ -38,7 +38,7 @@ def delays(bench: Bench) -> list[float]:
     """Milliseconds that each of PACKETS took over the loopback interface."""
     found: list[float] = []
     with inside(bench.place):
-        receiver, sender = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        receiver, sender = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _end in range(2))
     with receiver, sender:
         receiver.bind(("127.0.0.1", 0))
         receiver.setsockopt(socket.SOL_SOCKET, 33, 1 << 22)  # SO_RCVBUFFORCE

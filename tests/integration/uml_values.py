@@ -74,7 +74,7 @@ BUFFERS = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "size", "fits"), BUFFERS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("asked", "size", "fits"), BUFFERS, ids=str)
 def test_a_buffer_holds_what_is_asked_and_drops_the_rest(
     wire: Wire, asked: dict[str, Any], size: int, fits: int
 ) -> None:
@@ -154,7 +154,7 @@ WIRES = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "size", "counted"), WIRES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("asked", "size", "counted"), WIRES, ids=str)
 def test_a_packet_counts_for_what_it_takes_on_the_link(
     wire: Wire, asked: dict[str, Any], size: int, counted: int
 ) -> None:

@@ -59,7 +59,7 @@ def test_the_tables_are_those_of_tc(word: str) -> None:
 
 def test_measured_delays_keep_mean_deviation_and_shape() -> None:
     chosen = random.Random(7)
-    delays = [chosen.gauss(20, 1) if chosen.random() < 0.7 else chosen.gauss(45, 2) for _ in range(3000)]
+    delays = [chosen.gauss(20, 1) if chosen.random() < 0.7 else chosen.gauss(45, 2) for _number in range(3000)]
     found = distribution.parse([f"{delay:.6f}ms" for delay in delays], "distribution")
     mean, deviation, skewness = moments(delays)
     assert (found.mean, found.deviation) == pytest.approx((mean * 1e6, deviation * 1e6), abs=2)
