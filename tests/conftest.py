@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all tests share: tests marked `long` run by `make test-long` (pytest --long) alone, and no example is timed."""
+"""What all tests share: `long` ones run by `make test-long` (pytest --long) alone; examples are not timed, and only
+there are they others each time."""
 
 from __future__ import annotations
 
@@ -9,8 +10,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example of hypothesis takes, or its data, is no failure.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", UNTIMED)
+settings.register_profile("repeat", UNTIMED, derandomize=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("explore" if config.getoption("--long") else "repeat")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

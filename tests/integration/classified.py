@@ -21,6 +21,7 @@ from tests.integration.wire import sh
 
 ETHERTYPES = {"ipv4": 0x0800, "ipv6": 0x86DD, "arp": 0x0806}
 NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+FAMILY_OF = {1: "ipv4", 58: "ipv6"}  # ICMP of the other family is another protocol
 DSCP = {"ef": 46, "af11": 10, "cs1": 8}
 WITH_PORTS = (6, 17, 132)
 SO_MARK = 36
@@ -81,7 +82,8 @@ def _holds(key: str, value: Any, packet: Packet, plain: bool) -> bool:
     if key == "protocol":
         if value in ETHERTYPES:
             return plain and packet.family == value
-        return about_ip and packet.protocol == NUMBERS.get(value, value)
+        number = NUMBERS.get(value, value)
+        return about_ip and packet.protocol == number and packet.family == FAMILY_OF.get(number, packet.family)
     if key in ("address", "source", "destination"):
         return about_ip and any(_in_networks(value, getattr(packet, side)) for side in _sides(key, "address"))
     if key.endswith("port"):

@@ -54,6 +54,7 @@ def impairment(lab: Lab, interfaces: Any = (), *options: str, **arguments: Any) 
 def clean(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The module before and after: nothing of ours."""
     monkeypatch.setenv("ANSIBLE_CALLBACK_RESULT_FORMAT", "json")
+    shell(lab, f"ip link set eth0 up; ip link set {DEVICE} up")  # one that is down has no queue to go back to
     before = dump(lab)
     assert "7e57:" not in before
     yield

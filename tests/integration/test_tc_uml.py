@@ -16,7 +16,7 @@ FILES = [
     ["test_tc.py", "uml_tc_netem.py"],
     ["uml_tc_queues.py", "uml_tc_filters.py"],
     ["uml_tc_actions.py", "test_tc_bpf.py"],
-    ["uml_tc_distribution.py", "uml_tc_ways.py"],
+    ["uml_tc_ways.py"],
 ]
 
 
@@ -24,4 +24,11 @@ FILES = [
 def test_tc_under_uml(tmp_path: Path, files: list[str]) -> None:
     """What fails in there is shown as it was printed in there."""
     outcome = pytest_inside([*CHOSEN, *(f"tests/integration/{file}" for file in files)], tmp_path)
+    assert outcome.code == 0, outcome.output
+
+
+@pytest.mark.alone
+def test_distributions_under_uml(tmp_path: Path) -> None:
+    """Delays, by packets."""
+    outcome = pytest_inside([*CHOSEN, "tests/integration/uml_tc_distribution.py"], tmp_path)
     assert outcome.code == 0, outcome.output
