@@ -45,7 +45,7 @@ molecule: prepared ## the molecule scenarios
 integration: prepared ## tests against real kernels: network namespaces and the virtual lab
 	@scripts/stages integration
 
-test: prepared ## everything that can be tested on one machine: eight minutes at most
+test: prepared ## everything that can be tested on one machine: eleven minutes on two cores
 	@scripts/stages lint sanity molecule tests
 
 test-long: prepared ## thousands of random trees, and the kernels of other Debian releases; about ten minutes
