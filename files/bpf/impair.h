@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-or-later
+ * Copyright: (c) 2026, impair.testbed contributors
+ *
+ * What the program and the engine on the node share: the layout of the maps. plugins/module_utils/bpf/layout.py says the
+ * same in Python. Numbers are in the machine's byte order unless a comment says otherwise; nothing is padded silently.
+ */
+#ifndef IMPAIR_H
+#define IMPAIR_H
+
+#include <linux/types.h>
+
+#define MOST_SHAPES 64    /* kinds of match that one interface may have */
+#define PATTERN_WORDS 16  /* of 64 packets each */
+#define MOST_CORRUPTED 16 /* bytes of one packet */
+#define ALWAYS 0xffffffff /* a chance; others are of 2^32 */
+#define CLONE 0x7e57      /* skb->tc_index of a duplicate, which passes the program a second time */
+
+/* A packet's fields; what it does not have is 0. Addresses, ports and ethertype are in network byte order. */
+struct fields {
+	__u8 source[16], destination[16]; /* of IPv4 in the first four bytes */
+	__u8 source_mac[6], destination_mac[6];
+	__be16 ethertype; /* behind all VLAN tags */
+	__be16 source_port, destination_port;
+	__u16 vlan; /* of the outer tag */
+	__u32 mark;
+	__u32 in_interface; /* index of where it came in, 0: made here */
+	__u8 protocol;      /* behind IPv6's extension headers */
+	__u8 dscp;
+	__u8 tags;  /* number of VLAN tags */
+	__u8 ports; /* 1: tcp, udp or sctp, and not a later fragment */
+};
+
+/* Array `shapes`: the masks under which packets are looked up. */
+struct shape {
+	struct fields mask;
+	__u32 first; /* least order among the matches of this shape; shapes stand sorted by it */
+	__u32 used;  /* 0: the list ended before this one */
+};
+
+/* Key of the hash `matches`: a packet's fields under the mask of a shape. */
+struct match {
+	struct fields fields;
+	__u32 shape;
+};
+
+/* What becomes of these packets; the least order of all shapes wins. */
+struct target {
+	__u32 order;
+	__u32 rule;     /* key in `rules` and `states`; 0: not impaired here */
+	__u32 priority; /* for skb->priority, where HTB finds its class; 0: left as it is */
+};
+
+enum chooser_kind { NEVER, EVERY, PATTERN, RANDOM, GILBERT_ELLIOTT, FOUR_STATE, ALL };
+
+/* Which packets of a rule suffer something. The first packet that a rule sees has the number 0. */
+struct chooser {
+	__u32 kind;
+	__u32 every;      /* EVERY: one of so many; PATTERN: length in packets */
+	__u32 place;      /* EVERY: the number modulo `every` that is chosen */
+	__u32 seeded;     /* 1: chance is a function of `seed` and the packet's number, else of the kernel's generator */
+	__u64 seed;
+	__u32 chances[5]; /* RANDOM: 1; GILBERT_ELLIOTT: p, r, 1-h, 1-k; FOUR_STATE: p13, p31, p32, p23, p14 (tc-netem(8)) */
+	__u32 zero;
+	__u64 pattern[PATTERN_WORDS]; /* packet n: bit n % 64 of word n / 64, n being the number modulo `every` */
+};
+
+enum corruption_base { PAYLOAD, TRANSPORT, NETWORK };
+
+/* Hash `rules`: what packets suffer. A new value is one map update; `states` stays as it is. */
+struct rule {
+	struct chooser drop, corrupt, duplicate, mark;
+	__u32 base;           /* enum corruption_base: what `offset` counts from; without ports PAYLOAD is behind the IP header */
+	__u32 offset, length; /* in bytes; what lies behind the packet's end is left out */
+	__u32 fix_checksums;  /* 1: of IPv4, TCP, UDP, ICMP; 0: they stay as they were, and no longer fit */
+	__u8 xor[MOST_CORRUPTED];
+	__u32 mark_value, mark_mask; /* mark becomes mark & ~mask | value */
+};
+
+/* Hash `states`: where each rule stands, and what happened. Added to atomically. */
+struct state {
+	__u64 seen; /* the number of the next packet */
+	__u64 bytes;
+	__u64 dropped, corrupted, duplicated, marked;
+	__u64 superpackets; /* packets of several segments, which GRO or TSO gathered: each counted as one */
+	__u64 segments;     /* that they hold */
+	__u32 chains[4];    /* where the Markov chains of drop, corrupt, duplicate, mark stand */
+};
+
+#endif
