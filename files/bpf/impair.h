@@ -12,6 +12,7 @@
 #define MOST_SHAPES 64    /* kinds of match that one interface may have */
 #define PATTERN_WORDS 16  /* of 64 packets each */
 #define MOST_CORRUPTED 16 /* bytes of one packet */
+#define LABEL 96          /* bytes */
 #define ALWAYS 0xffffffff /* a chance; others are of 2^32 */
 #define CLONE 0x7e57      /* skb->tc_index of a duplicate, which passes the program a second time */
 
@@ -74,6 +75,7 @@ struct rule {
 	__u32 fix_checksums;  /* 1: of IPv4, TCP, UDP, ICMP; 0: they stay as they were, and no longer fit */
 	__u8 xor[MOST_CORRUPTED];
 	__u32 mark_value, mark_mask; /* mark becomes mark & ~mask | value */
+	char label[LABEL];           /* for people: the interface and the class, UTF-8, filled with zeros */
 };
 
 /* Hash `states`: where each rule stands, and what happened. Added to atomically. */
