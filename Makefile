@@ -51,7 +51,7 @@ test: prepared ## everything that can be tested on one machine: eleven minutes o
 test-long: prepared ## thousands of random trees, and the kernels of other Debian releases; about ten minutes
 	@scripts/stages long
 
-bench: prepared ## ratios against tc, pyroute2, tcconfig and ping, side by side; SIZES="10 1000" for fewer; five minutes
+bench: prepared ## ratios against tc, pyroute2, tcconfig and ping, side by side; SIZES="10 1000" for fewer; seven minutes
 	@SIZES="$(SIZES)" PARTS="$(PARTS)" scripts/bench
 
 fidelity: prepared ## asked against got on two kernels, written to docs/fidelity.md; about ten minutes

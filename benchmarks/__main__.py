@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ratios measured side by side in one run. docs/benchmarks.md says how to read them.
 
-usage: python -m benchmarks [--sizes "10 1000"] [--parts "trees packets calls"] [--output artifacts/bench.json]
+usage: python -m benchmarks [--sizes "10 1000"] [--parts "trees packets forwarding calls"] [--quick] [--output FILE]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import calls, packets
+from . import calls, forwarding, packets
 from .rows import Row, middle, save, table
 
 ROUNDS = {10: 7, 100: 7, 1000: 7}  # larger sizes: 3
@@ -79,14 +79,16 @@ def growth_row(rounds: int = 3) -> Row:
     return Row("filters alone, build, 10000 against 1000", many, few, GROWTH_GOAL)
 
 
-def measured(sizes: Sequence[int], parts: Sequence[str]) -> Iterator[Row]:
+def measured(sizes: Sequence[int], parts: Sequence[str], quick: bool) -> Iterator[Row]:
     if "trees" in parts:
         for size in sizes:
-            yield from tree_rows(size, ROUNDS.get(size, 3))
+            yield from tree_rows(size, 1 if quick else ROUNDS.get(size, 3))
         if {1000, 10000} <= set(sizes):
             yield growth_row()
     if "packets" in parts:
         yield from packets.rows(sizes)
+    if "forwarding" in parts:
+        yield from forwarding.rows(sizes, 2 if quick else forwarding.ROUNDS)
     if "calls" in parts:
         yield from calls.rows()
 
@@ -94,12 +96,13 @@ def measured(sizes: Sequence[int], parts: Sequence[str]) -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="10 100 1000 10000")
-    parser.add_argument("--parts", default="trees packets calls")
+    parser.add_argument("--parts", default="trees packets forwarding calls")
     parser.add_argument("--output", type=Path, default=Path("artifacts/bench.json"))
+    parser.add_argument("--quick", action="store_true", help="few rounds: whether it works, not how fast")
     options = parser.parse_args()
     start = time.monotonic()
     rows = []
-    for row in measured([int(size) for size in options.sizes.split()], options.parts.split()):
+    for row in measured([int(size) for size in options.sizes.split()], options.parts.split(), options.quick):
         rows.append(row)
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 
@@ -19,6 +19,7 @@ class Row(NamedTuple):
     ours: float | str
     peer: float | str
     goal: float | None = None  # the ratio is to be at most this
+    spread: tuple[float, float] | None = None  # between these is the middle half of the single rounds' ratios
 
     @property
     def ratio(self) -> float | None:
@@ -34,6 +35,15 @@ def middle(figures: Sequence[Any]) -> float | str:
     return str(figures[0]) if figures else "not asked for"
 
 
+def spread(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, float] | None:
+    """Quartiles of the ratios, round by round; None of a single round."""
+    ratios = [one / other for one, other in zip(ours, peer)]
+    if len(ratios) < 2:
+        return None
+    low, _middle, high = quantiles(ratios, n=4, method="inclusive")
+    return round(low, 3), round(high, 3)
+
+
 def shown(figure: float | str, name: str) -> str:
     if isinstance(figure, str):
         return figure.split(":")[0]
@@ -45,13 +55,14 @@ def shown(figure: float | str, name: str) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Aligned columns, and below them the reasons of those who cannot."""
     width = max((len(row.name) for row in rows), default=10)
-    lines = [f"{'':{width}}  {'ours':>10}  {'peer':>14}  {'ratio':>7}  goal"]
+    lines = [f"{'':{width}}  {'ours':>10}  {'peer':>14}  {'ratio':>7}  {'middle half':>11}  goal"]
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        half = "{:.2f}-{:.2f}".format(*row.spread) if row.spread else ""
         goal = "" if row.goal is None else f"<= {row.goal:g}"
         if row.goal is not None and row.ratio is not None:
             goal += "  reached" if row.ratio <= row.goal else "  MISSED"
-        cells = f"{shown(row.ours, row.name):>10}  {shown(row.peer, row.name):>14}  {ratio:>7}"
+        cells = f"{shown(row.ours, row.name):>10}  {shown(row.peer, row.name):>14}  {ratio:>7}  {half:>11}"
         lines.append(f"{row.name:{width}}  {cells}  {goal}".rstrip())
     reasons = {cell for row in rows for cell in (row.ours, row.peer) if isinstance(cell, str) and ":" in cell}
     return "\n".join([*lines, "", *sorted(reasons)])
