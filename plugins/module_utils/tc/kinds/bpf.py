@@ -13,6 +13,7 @@ import struct
 from typing import NamedTuple
 
 from ... import schema, units
+from ...bpf.syscall import OBJ_GET, PROG_BY_ID, SCHED_CLS, bpf
 from ...errors import TestbedError
 from ...netlink import attribute, attributes, integer, string, text, u32
 from ..model import handle_text, parse_handle
@@ -24,9 +25,6 @@ ACT_DIRECT = 1  # TCA_BPF_FLAG_ACT_DIRECT
 INSTRUCTION = struct.Struct("=HBBI")  # sock_filter: code, jump if true, jump if false, k
 MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 HANDLE = 1  # what the kernel gives the first filter of a priority
-SYSCALLS = {"x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "s390x": 351}  # bpf(2); 280 on younger machines
-OBJ_GET, PROG_GET_FD_BY_ID = 7, 13  # enum bpf_cmd
-SCHED_CLS = 3  # enum bpf_prog_type
 _held: dict[int, int] = {}  # descriptors by program: a program lives as long as somebody holds it
 
 
@@ -42,23 +40,11 @@ class Bpf(NamedTuple):
     path: str = ""
 
 
-def _bpf(command: int, request: bytes) -> int:
-    """The bpf system call. Raises OSError."""
-    machine = os.uname().machine
-    if struct.calcsize("P") == 4:
-        machine = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}.get(machine, machine)
-    libc = ctypes.CDLL(None, use_errno=True)
-    made = int(libc.syscall(SYSCALLS.get(machine, 280), command, ctypes.create_string_buffer(request, 128), 128))
-    if made < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return made
-
-
 def _hold(program: int) -> None:
     """Keep a program that a filter has, so that a roll-back can give it back to one."""
     if program and program not in _held:
         try:
-            _held[program] = _bpf(PROG_GET_FD_BY_ID, struct.pack("=III", program, 0, 0))
+            _held[program] = bpf(PROG_BY_ID, struct.pack("=III", program, 0, 0))
         except OSError:  # it is gone, or not for us
             pass
 
@@ -70,7 +56,7 @@ def parse_pinned(value: object) -> tuple[str, int]:
         raise ValueError(allowed)
     path = ctypes.create_string_buffer(value.encode())
     try:
-        descriptor = _bpf(OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
+        descriptor = bpf(OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
     except OSError as error:
         raise ValueError(f"{allowed}; the kernel says: {error.strerror}") from None
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as shown:

@@ -1,0 +1,180 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Object files as clang makes them, and what becomes of damaged ones."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from plugins.module_utils.bpf import elf, program
+from plugins.module_utils.bpf.elf import BadObject, MapDefinition
+from plugins.plugin_utils import clang
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAD = """
+#include <linux/bpf.h>
+#define SEC(name) __attribute__((section(name), used))
+static void *(*lookup)(void *map, const void *key) = (void *)1;
+char licence[] SEC("license") = "GPL";
+"""
+LIBBPF = """
+struct value { int numbers[3]; long more; };
+struct {
+    int (*type)[BPF_MAP_TYPE_HASH];
+    int (*max_entries)[1024];
+    int (*map_flags)[BPF_F_NO_PREALLOC];
+    int (*pinning)[1];
+    unsigned short *key;
+    struct value *value;
+} by_type SEC(".maps");
+struct { int (*type)[2]; int (*key_size)[4]; int (*value_size)[20]; int (*max_entries)[7]; } by_size SEC(".maps");
+"""
+BODY = """
+SEC("classifier") int first(struct __sk_buff *skb)
+{
+    unsigned short key = skb->len;
+    return lookup(&by_type, &key) ? 0 : -1;
+}
+"""
+CALLS = """
+static __attribute__((noinline)) int third(struct __sk_buff *skb) { return skb->len > 100 ? skb->mark : 7; }
+static __attribute__((noinline)) int second(struct __sk_buff *skb) { return third(skb) + skb->ifindex; }
+static __attribute__((noinline, used)) int never(struct __sk_buff *skb) { return second(skb) * 3; }
+SEC("classifier") int first(struct __sk_buff *skb) { return second(skb) + third(skb); }
+"""
+DATA = """
+static volatile const int table[] = {3, 1, 4, 1, 5};
+volatile int counter;
+volatile int start = 9;
+SEC("classifier") int first(struct __sk_buff *skb) { counter += table[skb->len & 3] + start; return counter; }
+"""
+
+
+def compiled(text: str, folder: Path, *flags: str) -> bytes:
+    source = folder / "source.c"
+    source.write_text(HEAD + text, encoding="utf-8")
+    return clang.compile_program(source, (*clang.FLAGS, *flags))
+
+
+@cache
+def impair() -> bytes:
+    return clang.compile_program(ROOT / "files/bpf/impair.c")
+
+
+def test_our_own_program() -> None:
+    made = elf.read(impair(), "impair.o")
+    assert made.licence == "GPL"
+    assert [one.name for one in made.maps] == ["shapes", "matches", "rules", "states"]
+    assert [one.value_size for one in made.maps] == [72, 12, 840, 80]
+
+
+def test_maps_as_libbpf_writes_them(tmp_path: Path) -> None:
+    found = elf.read(compiled(LIBBPF + BODY, tmp_path, "-g"), "x.o").maps
+    assert set(found) == {
+        MapDefinition("by_type", 1, 2, 24, 1024, 1, True),
+        MapDefinition("by_size", 2, 4, 20, 7),
+    }
+
+
+def test_what_is_not_supported_is_told(tmp_path: Path) -> None:
+    inner = 'struct { int (*type)[13]; int (*max_entries)[1]; int (*values)[]; } nest SEC(".maps");'
+    use = 'SEC("classifier") int f(struct __sk_buff *s) { int k = 0; return lookup(&nest, &k) ? 1 : 0; }'
+    outside = 'extern int other(void); SEC("classifier") int f(struct __sk_buff *s) { return other(); }'
+    for text, flags, said in (
+        (LIBBPF + BODY, (), "need debugging information"),
+        (inner + use, ("-g",), "the map nest sets values"),
+        (outside, (), "f calls other, which is not in the object"),
+        (BODY.replace("&by_type", "&elsewhere").replace("SEC", "extern int elsewhere; SEC"), (), "uses elsewhere"),
+    ):
+        with pytest.raises(BadObject) as refusal:
+            program.link(elf.read(compiled(text, tmp_path, *flags), "x.o"), "classifier")
+        assert str(refusal.value).startswith("x.o")
+        assert said in str(refusal.value)
+
+
+def test_a_program_is_named_by_its_section(tmp_path: Path) -> None:
+    two = 'SEC("tc") int a(struct __sk_buff *s) { return 1; } SEC("tc") int b(struct __sk_buff *s) { return 2; }'
+    made = elf.read(compiled(two, tmp_path), "x.o")
+    with pytest.raises(BadObject, match=r"has several programs: a, b"):
+        program.link(made, "tc")
+    assert program.link(made, "tc", "b").instructions[4:8] == b"\2\0\0\0"
+    with pytest.raises(BadObject, match=r"no program in a section xdp; its sections with code: tc"):
+        program.link(made, "xdp")
+
+
+def test_only_what_is_called_is_taken(tmp_path: Path) -> None:
+    """As the kernel refuses instructions that are never reached."""
+    made = elf.read(compiled(CALLS, tmp_path), "x.o")
+    sizes = {one.name: one.size for one in made.symbols if one.kind == elf.FUNCTION}
+    assert len(program.link(made, "classifier").instructions) == sizes["first"] + sizes["second"] + sizes["third"]
+
+
+def test_variables_are_maps(tmp_path: Path) -> None:
+    made = elf.read(compiled(DATA, tmp_path), "x.o")
+    found = {one.name: one.content[:4] for one in made.maps}
+    assert found == {".rodata": b"\3\0\0\0", ".bss": bytes(4), ".data": b"\x09\0\0\0"}
+    assert len(program.link(made, "classifier").maps) >= 3
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    host = tmp_path / "host.o"
+    compiler = shutil.which("cc")
+    assert compiler
+    subprocess.run([compiler, "-x", "c", "-c", "-o", host, "-"], input=b"int x;", check=True)
+    for data, said in (
+        (b"", "it is no ELF file"),
+        (b"\x7fELF", "it is not for"),
+        (host.read_bytes(), "it was not made for BPF"),
+        (impair()[:5] + b"\2" + impair()[6:], "it is not for"),
+        (impair()[:900], "it ends early"),
+    ):
+        with pytest.raises(BadObject, match=rf"^broken\.o cannot be used as a BPF object: {said}"):
+            elf.read(data, "broken.o")
+
+
+def look(data: bytes) -> None:
+    """Anything may come out of it but another exception."""
+    try:
+        made = elf.read(data, "x.o")
+        for section in {one.name for one in made.sections}:
+            for function in {one.name for one in made.symbols}:
+                try:
+                    program.link(made, section, function)
+                except BadObject:
+                    continue
+    except BadObject as refusal:
+        assert str(refusal).startswith("x.o")
+
+
+@given(st.integers(0, 40_000))
+def test_a_file_that_ends_anywhere(end: int) -> None:
+    look(impair()[:end])
+
+
+@cache
+def objects() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [
+            compiled(LIBBPF + BODY, Path(folder), "-g"),
+            compiled(CALLS, Path(folder)),
+            compiled(DATA, Path(folder)),
+        ]
+
+
+@given(st.integers(0, 2), st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=8)), max_size=4))
+@example(0, [])
+def test_a_file_with_any_bytes_changed(which: int, changes: list[tuple[int, bytes]]) -> None:
+    data = bytearray(objects()[which])
+    for place, change in changes:
+        place %= len(data)
+        data[place : place + len(change)] = change
+    look(bytes(data))
