@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Merge sets of addresses, apply an impairment, reconnect, confirm.
+"""Merge sets of addresses, compile the BPF program, apply an impairment, reconnect, confirm.
 
 A node that cannot be reached any more takes the change back by itself.
 """
@@ -17,6 +17,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils.errors import TestbedError
 from ..plugin_utils.addresses import in_interfaces, in_matches
+from ..plugin_utils.programs import for_interfaces
 
 PAUSE = 1.0  # seconds between two tries to reach the node
 
@@ -63,8 +64,9 @@ class ActionModule(ActionBase):
 
 
 def _merged(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's arguments with sets of addresses as networks. Raises InvalidInput."""
+    """The module's arguments with sets of addresses as networks, and the program. Raises InvalidInput."""
     found = dict(arguments)
+    found["program"] = for_interfaces(found.get("interfaces"))
     if "interfaces" in found:
         found["interfaces"] = in_interfaces(found["interfaces"], "impairment_interfaces")
     for key in ("management", "calibration"):

@@ -20,7 +20,7 @@ from .errors import MissingCapability
 from .programs import find
 
 CACHE = "/run/impair.testbed/capabilities.json"
-FORMAT = 3  # raise it when a probe changes: what an older one found is then forgotten
+FORMAT = 4  # raise it when a probe changes: what an older one found is then forgotten
 
 _PROGRAMS = tuple(
     f"{family}{variant}-restore"

@@ -53,3 +53,8 @@ def _libc_call(function: str, *arguments: int) -> None:
     if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def number() -> int:
+    """The number of the network namespace that we are in."""
+    return os.stat("/proc/thread-self/ns/net").st_ino

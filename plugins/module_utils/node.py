@@ -31,6 +31,11 @@ def interfaces() -> list[str]:
     return sorted(name for _index, name in socket.if_nameindex())
 
 
+def indices() -> dict[str, int]:
+    """The index of each interface."""
+    return {name: number for number, name in socket.if_nameindex()}
+
+
 def ifb_name(interface: str) -> str:
     """The name, within IFNAMSIZ, of the interface that we make for what arrives at `interface`."""
     return "imp" + hashlib.sha256(interface.encode()).hexdigest()[:12]

@@ -30,7 +30,9 @@ options:
         C(not) takes conditions as well, a set or a list of sets, and excludes what these would match.
       - Impairment keys are C(rate), C(ceil), C(burst), C(priority), C(overhead), C(mpu), C(linklayer), C(queue), C(discipline), C(limit),
         C(delay), C(jitter), C(delay_correlation), C(distribution), C(loss), C(ecn), C(duplicate), C(corrupt), C(reorder), C(slot), C(seed), C(drop),
-        C(keep_order), C(down) and C(enabled).
+        C(set_mark), C(keep_order), C(down) and C(enabled).
+      - C(drop), C(corrupt), C(duplicate) and C(set_mark) of every nth packet, of a pattern or by chance are a BPF program's work, which the controller
+        compiles with clang. Without it, or without BPF on the node, a drop of every nth packet falls to C(gact) or C(iptables).
     type: list
     elements: dict
     default: []
@@ -53,6 +55,18 @@ options:
     description: Replace a root qdisc that was not made by this collection; it is remembered, and restored by O(state=absent).
     type: bool
     default: false
+  program:
+    description: The compiled BPF program, or why there is none. The action plugin fills it in where something asked may need it; it is not written by hand.
+    type: dict
+    suboptions:
+      code:
+        description: The ELF object, in base64.
+        type: str
+        default: ""
+      missing:
+        description: What the controller lacks to compile it.
+        type: str
+        default: ""
   state:
     description: V(absent) gives back what all interfaces had before the first run.
     type: str
@@ -125,6 +139,8 @@ confirm:
   type: str
 """
 
+import base64
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import bytecode
@@ -140,6 +156,8 @@ def run(params, check, warn):
 
     if params["state"] == "absent":
         return result(engine.clear(check), confirm="")
+    given = params["program"] or {}
+    program = engine.Program(base64.b64decode(given["code"]), given["missing"]) if given else engine.NO_PROGRAM
     outcome = engine.apply(
         params["interfaces"],
         params["management"],
@@ -147,6 +165,7 @@ def run(params, check, warn):
         params["purge"],
         params["confirm_within"],
         check,
+        program,
     )
     for warning in outcome.warnings:
         warn(warning)
@@ -164,6 +183,13 @@ def main():
             "calibration": {"type": "list", "elements": "dict", "default": []},
             "confirm_within": {"type": "int", "default": 60},
             "purge": {"type": "bool", "default": False},
+            "program": {
+                "type": "dict",
+                "options": {
+                    "code": {"type": "str", "default": ""},
+                    "missing": {"type": "str", "default": ""},
+                },
+            },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 MOST_SHAPES, PATTERN_BITS, MOST_CORRUPTED, LABEL = 64, 1024, 16, 96
@@ -133,9 +134,15 @@ def unpack_chooser(data: bytes) -> Chooser:
     kind, every, place, seeded, seed, *chances, _zero = _CHOOSER.unpack_from(data)
     words = struct.unpack_from(f"={PATTERN_BITS // 64}Q", data, _CHOOSER.size)
     pattern = sum(word << 64 * number for number, word in enumerate(words))
-    while chances and not chances[-1]:
-        chances.pop()
-    return Chooser(kind, every, place, seed if seeded else None, tuple(chances), pattern)
+    return Chooser(kind, every, place, seed if seeded else None, trimmed(chances), pattern)
+
+
+def trimmed(chances: Sequence[int]) -> tuple[int, ...]:
+    """Without the zeros at the end, which every chooser has."""
+    used = len(chances)
+    while used and not chances[used - 1]:
+        used -= 1
+    return tuple(chances[:used])
 
 
 def unpack_rule(data: bytes) -> Rule:

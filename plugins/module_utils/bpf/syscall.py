@@ -14,7 +14,9 @@ import errno
 import os
 import re
 import struct
+import time
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 from ..errors import MissingCapability, StepFailed
@@ -27,7 +29,7 @@ HASH, ARRAY = 1, 2  # enum bpf_map_type
 SCHED_CLS = 3  # enum bpf_prog_type
 NAME_SIZE = 16  # BPF_OBJ_NAME_LEN, with the zero at the end
 REQUEST_SIZE = 128  # zeros behind what a kernel knows are no fault
-TRIES = 20  # the verifier gives up for a signal, and asks to be called again
+TRIES, PAUSE = 50, 0.005  # and seconds: the verifier gives up for a signal, and asks to be called again
 LOG_SIZE, LOG_LINES = 1 << 20, 12
 MOST_MAPS = 64  # of one program that info tells
 MAP_INFO = struct.Struct("=IIIIII16s")
@@ -66,19 +68,27 @@ class Run(NamedTuple):
     nanoseconds: int
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def bpf(command: int, request: bytes | ctypes.Array[ctypes.c_char]) -> int:
     """The system call itself; what it answers stands in `request` where that is a buffer. Raises OSError."""
     machine = os.uname().machine
     if struct.calcsize("P") == 4:  # 32-bit Python on a 64-bit kernel
         machine = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}.get(machine, machine)
     buffer = ctypes.create_string_buffer(request, REQUEST_SIZE) if isinstance(request, bytes) else request
-    libc = ctypes.CDLL(None, use_errno=True)
+    passing = {errno.EAGAIN, errno.EBUSY, errno.EINTR}
+    if command == UPDATE:
+        passing.add(errno.ENOMEM)  # a hash refills its store of entries in the background (kernel/bpf/memalloc.c)
     for _again in range(TRIES):
-        made = int(libc.syscall(NUMBERS.get(machine, 280), command, buffer, len(buffer)))
+        made = int(_libc().syscall(NUMBERS.get(machine, 280), command, buffer, len(buffer)))
         if made >= 0:
             return made
-        if ctypes.get_errno() not in (errno.EAGAIN, errno.EBUSY, errno.EINTR):
+        if ctypes.get_errno() not in passing:
             break
+        time.sleep(PAUSE)
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from .. import bridge_netfilter, bytecode, guard, node
@@ -16,11 +17,20 @@ from ..memory import Memory
 from ..netlink import Socket
 from ..tc.actions import ActionsDomain
 from ..tc.domain import TcDomain, forget_restored, interfaces_with_root
-from ..tc.model import Tree
+from . import backends, model, shape
 from . import compile as compiler
-from . import model, shape
 
 CHAINS_STAND = "impairment-chains"  # remembered while drops are, or were, counted by iptables
+
+
+class Program(NamedTuple):
+    """The BPF program compiled from files/bpf/impair.c, an ELF object; or what was missing to have it."""
+
+    code: bytes = b""
+    missing: str = "a BPF program, which the controller compiles"
+
+
+NO_PROGRAM = Program()
 
 
 class Outcome(NamedTuple):
@@ -39,6 +49,7 @@ def apply(
     purge: bool = False,
     confirm_within: float = 0,
     check: bool = False,
+    program: Program = NO_PROGRAM,
 ) -> Outcome:
     """Converge the node to `interfaces`; an interface that is no longer among them is as it was before us.
 
@@ -51,19 +62,21 @@ def apply(
         departing = [entry for entry in asked if entry.direction == "egress"]
         domains = {entry.name: TcDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in departing}
         _check_ingress(asked, node.interfaces())
-        facts = compiler.Node(load(), node.bridges(), node.memory())
+        missing = "" if program.code else program.missing
+        facts = backends.Node(load(), node.bridges(), node.memory(), node.indices(), missing)
         wanted = compiler.compile_node(asked, passing, facts)
         for name, domain in domains.items():
             domain.claim(wanted.trees[name], shape.ROOT_HANDLE, purge)
         leaving = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink) if name not in domains]
-        ifbs, redirects = _arriving(rtnetlink, asked, wanted.trees, facts)
+        ends = _ends(rtnetlink, asked, wanted, facts, program.code)
         targets = [
             *_netfilter(wanted.counted, passing, facts, check),
+            *ends.rules,
             Target(ActionsDomain(rtnetlink), wanted.actions),
             *(Target(domain, wanted.trees[name]) for name, domain in domains.items()),
             *(Target(domain, domain.before()) for domain in leaving),
-            *ifbs,
-            *redirects,
+            *ends.ifbs,
+            *ends.hooks,
         ]
         if check:
             return Outcome(converge(targets, check), wanted.backends, wanted.warnings, None)
@@ -71,6 +84,7 @@ def apply(
             report, pending = _on_trial(targets, rtnetlink, confirm_within)
         finally:
             _forget_restored(rtnetlink)
+        _tidy(rtnetlink, ends.rules)
         _forget_netfilter(wanted.counted)
     return Outcome(report, wanted.backends, wanted.warnings, pending)
 
@@ -113,13 +127,14 @@ def clear(check: bool = False) -> Report:
     """Every interface as it was before us."""
     with guard.alone(), Socket() as rtnetlink:
         domains = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink)]
-        ifbs, redirects = _arriving(rtnetlink, (), {}, None)
+        ends = _ends(rtnetlink, (), compiler.NOTHING, None, b"")
         targets = [
             *_netfilter((), (), None, check),
+            *ends.rules,
             Target(ActionsDomain(rtnetlink), ()),
             *(Target(domain, domain.before()) for domain in domains),
-            *ifbs,
-            *redirects,
+            *ends.ifbs,
+            *ends.hooks,
         ]
         if not check:
             guard.trust()
@@ -127,6 +142,7 @@ def clear(check: bool = False) -> Report:
         if not check:
             _forget_restored(rtnetlink)
             _forget_netfilter(())
+            _tidy(rtnetlink, ends.rules)
             guard.tidy()
             bytecode.forget()
             forget()
@@ -134,7 +150,7 @@ def clear(check: bool = False) -> Report:
 
 
 def _netfilter(
-    counted: Sequence[model.Interface], passing: Sequence[model.Match], facts: compiler.Node | None, check: bool
+    counted: Sequence[model.Interface], passing: Sequence[model.Match], facts: backends.Node | None, check: bool
 ) -> list[Target]:
     """Targets for drops that iptables counts; none, and no program run, on a node that has and wants none."""
     memory = Memory()
@@ -184,25 +200,63 @@ def _ours(rtnetlink: Socket) -> list[str]:
     return [name for name in interfaces_with_root(rtnetlink, shape.ROOT_HANDLE) if not node.IFB_NAME.fullmatch(name)]
 
 
-def _arriving(
-    rtnetlink: Socket, asked: Sequence[model.Interface], trees: Mapping[str, Tree], facts: compiler.Node | None
-) -> tuple[list[Target], list[Target]]:
-    """Targets for what is, or was, impaired on arrival: the IFBs with their trees, and what sends packets there."""
-    wanted = [entry for entry in asked if entry.direction == "ingress"]
-    if not wanted and not Memory().keys("redirect-") and not any(map(node.IFB_NAME.fullmatch, node.interfaces())):
-        return [], []
-    from . import ingress
+class Ends(NamedTuple):
+    """Targets for what stands before and behind queues, in the order in which they are made."""
 
-    found = ingress.parts(rtnetlink, wanted, trees, "clsact" if facts and facts.can("qdisc.clsact") else "ingress")
-    return found.made, found.fed
+    rules: list[Target] = []
+    ifbs: list[Target] = []
+    hooks: list[Target] = []
+
+
+def _ends(
+    rtnetlink: Socket,
+    asked: Sequence[model.Interface],
+    wanted: compiler.Compiled,
+    facts: backends.Node | None,
+    code: bytes,
+) -> Ends:
+    """The rules of programs, IFBs with their trees, and what stands at the ends of interfaces."""
+    arriving = [entry for entry in asked if entry.direction == "ingress"]
+    standing = Memory().keys("hook-") or any(map(node.IFB_NAME.fullmatch, node.interfaces()))
+    if not arriving and not wanted.tables and not standing:
+        return Ends()
+    from ..tc import hooks
+    from . import ends, ingress
+
+    kind = "clsact" if facts and facts.can("qdisc.clsact") else "ingress"
+    parts = ingress.parts(rtnetlink, arriving, wanted.trees)
+    rules: list[Target] = []
+    programs = {}
+    ids = hooks.programs(rtnetlink)
+    if wanted.tables or ids:
+        from ..bpf.lookups import Lookup
+        from ..bpf.rules import RulesDomain
+
+        domain = RulesDomain(ids)
+        rules = [Target(domain, wanted.rules)]
+        for device, table in wanted.tables.items():
+            lookup = Lookup(table.shapes, table.matches, code)
+            programs[device] = ends.Program(lookup.name, partial(lookup.load, domain))
+    hooked = ends.targets(rtnetlink, asked, parts.feeds, programs, parts.indices, kind)
+    return Ends(rules, parts.made, hooked)
+
+
+def _tidy(rtnetlink: Socket, rules: Sequence[Target]) -> None:
+    """Pins of maps that no program of ours has any more are removed."""
+    if rules:
+        from ..bpf.rules import unpin
+        from ..tc import hooks
+
+        if not hooks.programs(rtnetlink):
+            unpin()
 
 
 def _forget_restored(rtnetlink: Socket) -> None:
     forget_restored(rtnetlink)
-    if Memory().keys("redirect-"):
-        from ..tc import redirect
+    if Memory().keys("hook-"):
+        from ..tc import hooks
 
-        redirect.forget_restored(rtnetlink)
+        hooks.forget_restored(rtnetlink)
 
 
 def _forget_netfilter(counted: Sequence[model.Interface]) -> None:

@@ -16,7 +16,6 @@ from ..tc.apply import POLL, apply
 from ..tc.domain import TcDomain
 from ..tc.model import Tree
 from ..tc.observe import waiting
-from ..tc.redirect import Hook, RedirectDomain, left
 from .buffer import FULL_PACKET
 from .model import Interface
 
@@ -24,10 +23,11 @@ EMPTIES_WITHIN = 5.0  # seconds that what waits in an IFB may take to go on
 
 
 class Parts(NamedTuple):
-    """Targets in their order, and what to call when they stand."""
+    """Targets in their order, and what is to send packets there."""
 
     made: list[Target]  # IFBs, and the trees on them
-    fed: list[Target]  # what sends packets there
+    feeds: dict[str, int]  # the index of the IFB by the interface whose arriving packets pass it
+    indices: dict[str, int]  # of the IFBs
 
 
 class IfbTree(TcDomain):
@@ -61,20 +61,16 @@ class IfbTree(TcDomain):
             time.sleep(POLL)
 
 
-def parts(rtnetlink: Socket, asked: Sequence[Interface], trees: Mapping[str, Tree], hook: str) -> Parts:
-    """Targets for all interfaces that are, or were, impaired at ingress. `hook`: the kind of qdisc to make there.
+def parts(rtnetlink: Socket, asked: Sequence[Interface], trees: Mapping[str, Tree]) -> Parts:
+    """Targets for the IFBs of all interfaces that are, or were, impaired at ingress.
 
-    Raises InvalidInput for an interface that is not there, TestbedError where something else stands in the way.
+    Raises TestbedError where something else has the name of one.
     """
-    feeders = {entry.name: RedirectDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in asked}
-    for feeder in feeders.values():
-        feeder.claim()
     links = LinksDomain(rtnetlink)
     wanted, current = links.wanted([entry.name for entry in asked]), links.observe()
     leaving = [link for link in current if link.name not in trees]
     made = [Target(links, wanted)]
     for link in (*wanted, *leaving):
         made.append(Target(IfbTree(rtnetlink, link.name, index=link.ifindex), trees.get(link.name, Tree())))
-    fed = [Target(feeders[link.interface], Hook(hook, link.ifindex)) for link in wanted]
-    fed += [Target(feeder, feeder.before()) for feeder in left(rtnetlink) if feeder.interface not in feeders]
-    return Parts(made, fed)
+    feeds = {link.interface: link.ifindex for link in wanted}
+    return Parts(made, feeds, {link.name: link.ifindex for link in wanted})

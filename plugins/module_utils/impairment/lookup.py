@@ -42,9 +42,7 @@ def table(rules: Sequence[Rule], effects: Mapping[int, Effect], devices: Mapping
         target = Target(order, *effects.get(rule.target, Effect()))
         found.setdefault(mask, {}).setdefault(value, target)  # what is written again takes nothing
     if len(found) > MOST_SHAPES:
-        allowed = (
-            f"a BPF program tries at most {MOST_SHAPES} kinds of match of an interface; write fewer"
-        )
+        allowed = f"a BPF program tries at most {MOST_SHAPES} kinds of match of an interface; write fewer"
         raise InvalidInput(path, f"{len(found)} kinds of match", allowed)
     # Dictionaries keep their order: a mask's first match has its least order, and masks stand sorted by it.
     shapes = tuple((mask, next(iter(matches.values())).order) for mask, matches in found.items())

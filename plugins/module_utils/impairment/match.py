@@ -139,7 +139,7 @@ def _mac(value: object, path: str) -> str:
     return value.lower()
 
 
-def _mark(value: object, path: str) -> tuple[int, int]:
+def parse_mark(value: object, path: str) -> tuple[int, int]:
     allowed = "write a mark such as 0x2, or value/mask such as 0x20000/0xff0000"
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise InvalidInput(path, value, allowed)
@@ -179,7 +179,7 @@ _CONDITIONS: dict[str, schema.Parser] = {
     "source_mac": _single(_mac),
     "destination_mac": _single(_mac),
     "vlan": _single(_vlan),
-    "mark": _mark,
+    "mark": parse_mark,
     "bridged": _true,
     "in_interface": interface_name,
 }

@@ -15,7 +15,7 @@ from ..schema import leaf, whole_number
 from ..tc.kinds import netem
 from ..tc.kinds.htb import LINKLAYERS
 from .buffer import FULL_PACKET, WIRE, Discipline, Queue, Wire, parse_discipline, parse_queue, waiting_bytes
-from .drop import Drop, parse_drop
+from .faults import Choice, Corrupt, Drop, SetMark, parse_corrupt, parse_drop, parse_duplicate, parse_set_mark
 from .match import Match, interface_name, parse_match, parse_matches
 
 ROOT_PATH = "impairment_interfaces"
@@ -49,6 +49,9 @@ class Impairment(NamedTuple):
     priority: int = 0
     netem: netem.Netem = netem.Netem()
     drop: Drop | None = None
+    corrupt: Corrupt | None = None
+    duplicate: Choice | None = None
+    set_mark: SetMark | None = None
     queue: Queue | None = None
     discipline: Discipline | None = None
     wire: Wire = Wire()
@@ -89,6 +92,9 @@ _IMPAIRMENT: dict[str, schema.Parser] = {
     **WIRE,
     **netem.IMPAIRMENTS,
     "drop": parse_drop,
+    "corrupt": parse_corrupt,
+    "duplicate": parse_duplicate,
+    "set_mark": parse_set_mark,
     "queue": parse_queue,
     "discipline": parse_discipline,
     "limit": whole_number(1, 2**32 - 1),
@@ -107,7 +113,8 @@ def _impairment(values: Mapping[str, Any], entry: Mapping[str, Any], path: str) 
         if values.get(key) and not values.get(other):
             key = key if key in entry else "distribution"  # which brought it
             raise InvalidInput(f"{path}.{key}", entry[key], f"{why}; write {other} as well")
-    emulation = {key: value for key, value in values.items() if key in netem.IMPAIRMENTS}
+    faults = (Corrupt, Choice)  # of chosen packets; netem has the others
+    emulation = {key: value for key, value in values.items() if key in netem.IMPAIRMENTS and type(value) not in faults}
     try:
         emulated = netem.build(**emulation)
     except ValueError as error:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from ..chains.model import Chain, ChainsState, Jump, Rule, chain_name
 from ..errors import InvalidInput
+from .faults import Drop
 from .match import ETHERTYPES, PROTOCOLS, Match
-from .model import Drop, Interface, TrafficClass
+from .model import Interface, TrafficClass
 from .packets import Packets, cut_text, sets
 
 OWNER = "class"
@@ -59,7 +60,7 @@ def check(interface: Interface, bridges: Mapping[str, str]) -> None:
         ):
             raise InvalidInput(
                 f"{entry.path}.drop",
-                entry.impairment.drop.every,
+                entry.impairment.drop.choice.every,
                 "this drop is iptables' work, which does not see the bridge port of the node's own packets; "
                 "match bridged traffic, or drop the last of each group on a kernel with CONFIG_GACT_PROB",
             )
@@ -116,7 +117,8 @@ def _chains(interface: Interface, passing: Sequence[Match], family: str) -> list
 
 
 def _nth(drop: Drop) -> Rule:
-    return ("-m", "statistic", "--mode", "nth", "--every", str(drop.every), "--packet", str(drop.packet), "-j", "DROP")
+    every, packet = str(drop.choice.every), str(drop.choice.packet)
+    return ("-m", "statistic", "--mode", "nth", "--every", every, "--packet", packet, "-j", "DROP")
 
 
 def _class_words(entry: TrafficClass, family: str) -> Iterator[Rule]:

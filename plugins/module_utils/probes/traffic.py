@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from .. import netlink as nl
 from ..capabilities import Finding
 from ..programs import find, run
+from . import programs
 
 _MISSING = {errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT, errno.ENOSYS}
 _CREATE = nl.NLM_F_CREATE | nl.NLM_F_EXCL
@@ -111,6 +112,7 @@ def probe(kernel: nl.Socket) -> dict[str, Finding]:
     found["netem.child"] = _child(kernel, index, found["qdisc.netem"])
     found |= _filters(kernel, index, found["qdisc.htb"])
     found |= {f"action.{name}": _action(kernel, *row) for name, row in ACTIONS.items()}
+    found["bpf.program"] = programs.probe(found["filter.bpf"])
     return found
 
 

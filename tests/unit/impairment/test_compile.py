@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from plugins.module_utils.capabilities import Capabilities
-from plugins.module_utils.errors import MissingCapability
+from plugins.module_utils.errors import InvalidInput, MissingCapability
 from plugins.module_utils.impairment import compile as compiler
 from plugins.module_utils.impairment import model
 from plugins.module_utils.probes import traffic
@@ -22,11 +22,14 @@ EVERYTHING: dict[str, bool | str] = {
     **{f"action.{name}": True for name in traffic.ACTIONS},
     "netem.seed": True,
     "netem.child": True,
+    "bpf.program": True,
+    "iptables.nft.statistic": True,
+    "iptables.legacy.statistic": True,
 }
 
 
-def compiled(lacking: dict[str, str], **keys: Any) -> compiler.Compiled:
-    node = compiler.Node(Capabilities({**EVERYTHING, **lacking}), {}, 1 << 30)
+def compiled(lacking: dict[str, str], no_program: str = "clang", **keys: Any) -> compiler.Compiled:
+    node = compiler.Node(Capabilities({**EVERYTHING, **lacking}), {}, 1 << 30, {"eth0": 2, "eth1": 3}, no_program)
     return compiler.compile_node(model.parse([{"name": "eth0", **keys}]), (), node)
 
 
@@ -68,3 +71,77 @@ def test_a_kernel_whose_netem_forgets_what_waits_below_it() -> None:
     assert [qdisc.kind for qdisc in compiled(old, delay="1ms").trees["eth0"].qdiscs] == ["htb", "netem"]
     with pytest.raises(MissingCapability, match=r"\[0\]\.queue with delay needs CONFIG_X,"):
         compiled(old, delay="1ms", queue="64kB")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "no_program", "drop", "backend"),
+    [
+        ({}, "", {"every": 20}, "bpf"),
+        ({}, "", {"every": 20, "packet": 0}, "bpf"),
+        ({}, "", {"pattern": "01"}, "bpf"),
+        ({}, "", {"every": 20, "backend": "gact"}, "gact"),
+        ({}, "", {"every": 20, "backend": "iptables"}, "iptables"),
+        ({}, "clang", {"every": 20}, "gact"),
+        ({}, "clang", {"every": 20, "packet": 0}, "iptables"),
+        ({"bpf.program": "CONFIG_BPF_SYSCALL"}, "", {"every": 20}, "gact"),
+        ({"qdisc.clsact": "CONFIG_NET_SCH_INGRESS"}, "", {"every": 20}, "gact"),
+        ({"bpf.program": "CONFIG_X", "action.gact_determ": "CONFIG_Y"}, "", {"every": 20}, "iptables"),
+    ],
+)
+def test_the_backend_of_a_drop(lacking: dict[str, str], no_program: str, drop: Any, backend: str) -> None:
+    found = compiled(lacking, no_program, drop=drop)
+    assert [one["backend"] for one in found.backends if one["impairment"] == "drop"] == [backend]
+    assert (bool(found.tables), bool(found.actions), bool(found.counted)) == (
+        backend == "bpf",
+        backend == "gact",
+        backend == "iptables",
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"drop": {"pattern": "01"}}, "drop"),
+        ({"drop": {"random": "1%"}}, "drop"),
+        ({"drop": {"every": 3, "backend": "bpf"}}, "drop"),
+        ({"corrupt": {"every": 3}}, "corrupt"),
+        ({"duplicate": {"every": 3}}, "duplicate"),
+        ({"set_mark": "0x5/0xff"}, "set_mark"),
+    ],
+)
+def test_what_only_a_program_can_do_names_what_is_missing(keys: dict[str, Any], place: str) -> None:
+    for lacking, no_program, feature in (
+        ({}, "clang", "clang"),
+        ({"bpf.program": "CONFIG_BPF_SYSCALL"}, "", "CONFIG_BPF_SYSCALL"),
+        ({"qdisc.clsact": "CONFIG_NET_SCH_INGRESS"}, "", "CONFIG_NET_SCH_INGRESS"),
+    ):
+        with pytest.raises(MissingCapability, match=rf"^impairment_interfaces\[0\]\.{place} needs {feature},"):
+            compiled(lacking, no_program, **keys)
+
+
+def test_loss_is_the_programs_work_without_netem() -> None:
+    found = compiled({"qdisc.netem": "CONFIG_X"}, "", loss={"gemodel": {"p": "1%", "r": "10%"}})
+    assert [(one["impairment"], one["backend"]) for one in found.backends] == [("drop", "bpf")]
+    with pytest.raises(MissingCapability, match="loss needs CONFIG_X,"):
+        compiled({"qdisc.netem": "CONFIG_X"}, "", loss={"random": "1%", "correlation": "20%"})
+
+
+def test_a_program_tells_the_classes_where_filters_cannot() -> None:
+    classes = [{"name": "marked", "match": {"mark": 2}, "rate": "1mbit"}, {"name": "rest", "rate": "2mbit"}]
+    lacking = {"filter.u32_mark": "CONFIG_CLS_U32_MARK"}
+    with pytest.raises(MissingCapability, match="CONFIG_CLS_U32_MARK"):
+        compiled(lacking, "clang", classes=classes)
+    found = compiled(lacking, "", classes=classes)
+    assert len(found.trees["eth0"].filters) == 1
+    targets = {target.priority for _shape, _fields, target in found.tables["eth0"].matches}
+    assert targets == {entry.handle for entry in found.trees["eth0"].classes} - {0x7E570001, 0x7E570002}
+
+
+def test_classes_that_share_a_count_suffer_the_same() -> None:
+    drop = {"every": 20, "across": ["eth0", "eth1"]}
+    node = compiler.Node(Capabilities(EVERYTHING), {}, 1 << 30, {"eth0": 2, "eth1": 3}, "")
+    pair: list[dict[str, Any]] = [{"name": "eth0", "drop": drop}, {"name": "eth1", "drop": drop}]
+    assert len(compiler.compile_node(model.parse(pair), (), node).rules) == 1
+    pair[1]["set_mark"] = 1
+    with pytest.raises(InvalidInput, match=r"^impairment_interfaces\[1\]\.drop\.across"):
+        compiler.compile_node(model.parse(pair), (), node)

@@ -1,0 +1,82 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Maps and programs that outlive us: pinned in the BPF file system, or held by a filter (bpf(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterable, Mapping
+
+from ..errors import StepFailed
+from . import syscall
+
+ROOT = "/sys/fs/bpf"
+OURS = "impair_testbed"  # the kernel keeps names with dots for itself (kernel/bpf/inode.c, bpf_lookup)
+BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
+_held: dict[int, int] = {}  # descriptors by program: a program lives as long as somebody holds it
+
+
+def folder(namespace: int) -> str:
+    """Where the maps of a network namespace are pinned: nodes may share a kernel, and with it this file system."""
+    return os.path.join(ROOT, OURS, f"{namespace:x}")
+
+
+def pin(place: str, objects: Mapping[str, int]) -> None:
+    """Pin objects in a folder under their names. Raises StepFailed where the file system cannot be had or written."""
+    command = f"bpftool map pin {', '.join(objects)} {place}"
+    try:
+        if not _mounted():
+            _mount()
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        for name, descriptor in objects.items():
+            path = os.path.join(place, name)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            syscall.pin(descriptor, path)
+    except OSError as error:
+        raise StepFailed(command, f"{error.strerror or error}; is a BPF file system mounted at {ROOT}?") from error
+
+
+def unpin(place: str, names: Iterable[str]) -> None:
+    """Remove pins and the folders that they leave empty."""
+    with contextlib.suppress(OSError):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(place, name))
+        os.rmdir(place)
+        os.rmdir(os.path.dirname(place))
+
+
+def held(program: int) -> int | None:
+    """A descriptor of the program with this id, the same each time; None where it is gone."""
+    if program not in _held:
+        descriptor = syscall.program_by_id(program)
+        if descriptor is None:
+            return None
+        _held[program] = descriptor
+    return _held[program]
+
+
+def maps_of(program: int) -> dict[str, int]:
+    """Descriptors of a program's maps by their names."""
+    descriptor = held(program)
+    ids = syscall.program_info(descriptor).maps if descriptor is not None else ()
+    found = [one for one in map(syscall.map_by_id, ids) if one is not None]
+    return {syscall.map_info(one).name: one for one in found}
+
+
+def _mounted() -> bool:
+    """statfs(2): f_type is a long, the first field of the result."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = (ctypes.c_long * 64)()
+    return libc.statfs(ROOT.encode(), result) == 0 and result[0] & 0xFFFFFFFF == BPF_FS_MAGIC
+
+
+def _mount() -> None:
+    """As systemd does at boot; nodes with a smaller init may have none yet."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"bpf", ROOT.encode(), b"bpf", 0, b"mode=0700"):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

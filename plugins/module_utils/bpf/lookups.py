@@ -1,0 +1,53 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program of one interface: files/bpf/impair.c with the matches of that interface, which it never changes.
+
+Other matches are another program, which takes the place of the one before in one message; the rules and their counts
+are shared and stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+
+from . import program, syscall
+from .layout import INDEX, MATCH_SIZE, MOST_SHAPES, SHAPE_SIZE, TARGET_SIZE, Fields, Target, pack_match, pack_shape
+from .rules import RULES, STATES, RulesDomain
+
+SECTION = "classifier"
+NAME = "impair.testbed:"  # and a hash of everything that the program is made of
+
+
+class Lookup:
+    """What packets of an interface are looked up in."""
+
+    def __init__(
+        self, shapes: Iterable[tuple[Fields, int]], matches: Iterable[tuple[int, Fields, Target]], code: bytes
+    ) -> None:
+        """`shapes`: masks and the least order of their matches; `matches`: by the place of their mask; `code`: ELF."""
+        self._code = code
+        self._shapes = [pack_shape(mask, first) for mask, first in shapes]
+        self._matches = [(pack_match(place, fields), target.pack()) for place, fields, target in matches]
+
+    @cached_property
+    def name(self) -> str:
+        """The same for what is the same."""
+        digest = hashlib.sha256(self._code)
+        for part in (*self._shapes, b"", *(part for match in self._matches for part in match)):
+            digest.update(part)
+        return NAME + digest.hexdigest()[:16]
+
+    def load(self, rules: RulesDomain) -> int:
+        """A descriptor of the program. Raises StepFailed, with the verifier's last lines where it refuses."""
+        maps = rules.maps()
+        shapes = syscall.create_map(syscall.ARRAY, INDEX.size, SHAPE_SIZE, MOST_SHAPES, name="shapes")
+        for place, shape in enumerate(self._shapes):
+            syscall.update(shapes, INDEX.pack(place), shape)
+        matches = syscall.create_map(syscall.HASH, MATCH_SIZE, TARGET_SIZE, max(len(self._matches), 1), name="matches")
+        for key, target in self._matches:
+            syscall.update(matches, key, target)
+        given = {"shapes": shapes, "matches": matches, RULES: maps.rules, STATES: maps.states}
+        return program.load(self._code, SECTION, given, "impair.o").descriptor

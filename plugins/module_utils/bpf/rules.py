@@ -1,0 +1,173 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The domain rules: what BPF programs of ours do to packets, in two maps that all of this node's programs share.
+
+`rules` says what is asked, a rule a map update; `states` counts beside it, and a changed rule keeps its count. The maps
+are pinned in the BPF file system, for people (`bpftool map dump pinned …`) and for the next run. Where the pins are
+gone, a program that stands still has its maps, and they are pinned again with the next change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .. import units
+from ..converge import Step
+from ..namespace import number
+from . import files, syscall
+from .layout import (
+    ALL,
+    EVERY,
+    FOUR_STATE,
+    GILBERT_ELLIOTT,
+    INDEX,
+    NETWORK,
+    PATTERN,
+    RANDOM,
+    RULE_SIZE,
+    STATE_SIZE,
+    TRANSPORT,
+    Chooser,
+    Rule,
+    State,
+    unpack_rule,
+    unpack_state,
+)
+
+MOST_RULES = 65536
+NO_PREALLOC = 1  # BPF_F_NO_PREALLOC: a map that takes memory as it fills
+RULES, STATES = "rules", "states"
+SIZES = {RULES: RULE_SIZE, STATES: STATE_SIZE}
+
+Rules = tuple[tuple[int, Rule], ...]
+
+
+class Maps(NamedTuple):
+    """File descriptors of the maps."""
+
+    rules: int
+    states: int
+
+
+class RulesDomain:
+    """Observe, plan and apply the rules of this network namespace."""
+
+    name = "rules"
+
+    def __init__(self, programs: Sequence[int] = ()) -> None:
+        """`programs`: ids of the programs of ours that stand in this namespace."""
+        self._folder = files.folder(number())
+        self._programs = programs
+        self._maps: Maps | None = None
+        self._pinned = False
+
+    def observe(self) -> Rules:
+        maps = self._find()
+        if maps is None:
+            return ()
+        items = syscall.items(maps.rules, INDEX.size, RULE_SIZE)
+        return tuple(sorted((INDEX.unpack(key)[0], unpack_rule(value)) for key, value in items.items()))
+
+    def states(self) -> dict[int, State]:
+        """What each rule has counted."""
+        maps = self._find()
+        if maps is None:
+            return {}
+        items = syscall.items(maps.states, INDEX.size, STATE_SIZE)
+        return {INDEX.unpack(key)[0]: unpack_state(value) for key, value in items.items()}
+
+    def plan(self, current: Rules, desired: Rules) -> list[Step]:
+        known, wanted = dict(current), dict(desired)
+        steps = []
+        for key, rule in desired:
+            if rule != known.get(key):
+                words = f"bpftool map update pinned {self._folder}/{RULES} key {key:#x} value # {rule_text(rule)}"
+                steps.append(Step(words, (key, rule)))
+        for key, rule in current:
+            if key not in wanted:
+                words = f"bpftool map delete pinned {self._folder}/{RULES} key {key:#x} # {rule_text(rule)}"
+                steps.append(Step(words, (key, None), retire=True))
+        return steps
+
+    def apply(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            key, rule = step.payload
+            self._write(self.maps(), INDEX.pack(key), rule)
+
+    def _write(self, maps: Maps, key: bytes, rule: Rule | None) -> None:
+        if rule is None:
+            syscall.delete(maps.rules, key)
+            syscall.delete(maps.states, key)
+            return
+        if syscall.lookup(maps.states, key, STATE_SIZE) is None:
+            syscall.update(maps.states, key, bytes(STATE_SIZE))
+        syscall.update(maps.rules, key, rule.pack())
+
+    def maps(self) -> Maps:
+        """The maps that stand, else new ones, pinned. Raises StepFailed where they cannot be made or pinned."""
+        found = self._find()
+        if found is None:
+            found = Maps(
+                *(
+                    syscall.create_map(syscall.HASH, INDEX.size, size, MOST_RULES, NO_PREALLOC, name)
+                    for name, size in SIZES.items()
+                )
+            )
+        if not self._pinned:
+            files.pin(self._folder, dict(zip(SIZES, found)))
+            self._maps, self._pinned = found, True
+        return found
+
+    def describe(self, state: Rules) -> list[str]:
+        return [f"rule {key:#x} {rule.label!r} {rule_text(rule)}" for key, rule in state]
+
+    def _find(self) -> Maps | None:
+        if self._maps is None:
+            pinned = [syscall.pinned(f"{self._folder}/{name}") for name in SIZES]
+            self._pinned = None not in pinned
+            self._maps = Maps(*(one for one in pinned if one is not None)) if self._pinned else self._of_programs()
+        return self._maps
+
+    def _of_programs(self) -> Maps | None:
+        for program in self._programs:
+            found = files.maps_of(program)
+            if found.keys() >= SIZES.keys():
+                return Maps(*(found[name] for name in SIZES))
+        return None
+
+
+def unpin() -> None:
+    """Forget the maps of this network namespace; they go with the last program that has them."""
+    files.unpin(files.folder(number()), SIZES)
+
+
+def rule_text(rule: Rule) -> str:
+    """The rule in words."""
+    base = {TRANSPORT: "transport", NETWORK: "network"}.get(rule.corruption.base, "payload")
+    checksum = "checksum fixed" if rule.corruption.fix_checksums else "checksum kept"
+    how = {
+        "drop": (rule.drop, ""),
+        "corrupt": (rule.corrupt, f" {base}+{rule.corruption.offset} xor {rule.corruption.xor.hex()} {checksum}"),
+        "duplicate": (rule.duplicate, ""),
+        "mark": (rule.mark, " {:#x}/{:#x}".format(*rule.set_mark)),
+    }
+    parts = [f"{word} {_chooser_text(chooser)}{rest}" for word, (chooser, rest) in how.items() if chooser.kind]
+    return "; ".join(parts) or "counted only"
+
+
+def _chooser_text(chooser: Chooser) -> str:
+    percents = [units.percent_text(chance) for chance in (*chooser.chances, 0, 0, 0, 0, 0)[:5]]
+    seed = "" if chooser.seed is None else f" seed {chooser.seed}"
+    if chooser.kind == EVERY:
+        return f"every {chooser.every} packet {chooser.place}"
+    if chooser.kind == PATTERN:
+        return f"pattern {''.join(str(chooser.pattern >> place & 1) for place in range(chooser.every))}"
+    models: Mapping[int, str] = {
+        ALL: "all",
+        RANDOM: f"random {percents[0]}",
+        GILBERT_ELLIOTT: "gemodel " + " ".join(percents[:4]),
+        FOUR_STATE: "state " + " ".join(percents),
+    }
+    return models[chooser.kind] + seed

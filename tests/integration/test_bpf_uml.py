@@ -1,0 +1,19 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Faults of chosen packets under User-Mode-Linux: a kernel that interprets BPF, and can send what arrives to an IFB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.uml import pytest_inside
+
+# Of the places and patterns two; the machine's own kernel meets them all.
+CHOSEN = "not router and not nth and not pattern or bridge and (20-7 or 2-0 or 1101)"
+
+
+def test_faults_under_uml(tmp_path: Path) -> None:
+    """What fails in there is shown as it was printed in there."""
+    outcome = pytest_inside(["-q", "-k", CHOSEN, "tests/integration/test_bpf_faults.py"], tmp_path)
+    assert outcome.code == 0, outcome.output
