@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up lab_down check lint sanity unit molecule integration test test-long bench fidelity build lock clean
+.PHONY: help setup prepared demo lab_up lab_down check lint sanity unit molecule integration test test-long kernel bench fidelity build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -48,8 +48,11 @@ integration: prepared ## tests against real kernels: network namespaces and the 
 test: prepared ## everything that can be tested on one machine: eleven minutes on two cores
 	@scripts/stages lint sanity molecule tests
 
-test-long: prepared ## thousands of random trees, and the kernels of other Debian releases; about ten minutes
-	@scripts/stages long
+test-long: prepared ## thousands of random trees, and other kernels; about ten minutes, once as many for `make kernel`
+	@scripts/stages kernel long
+
+kernel: prepared ## the lab's own kernel, in which time can travel, and what it can do; minutes, once
+	@scripts/stages kernel
 
 bench: prepared ## ratios against tc, pyroute2, tcconfig and ping, side by side; SIZES="10 1000" for fewer; seven minutes
 	@SIZES="$(SIZES)" PARTS="$(PARTS)" scripts/bench
@@ -65,4 +68,4 @@ lock: prepared ## renew requirements.lock from requirements.txt and requirements
 
 clean: ## what this project made in the checkout and in the cache; asks nothing, leaves a running lab alone
 	@rm -rf .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache artifacts
-	@rm -rf "$(CACHE)"/venv "$(CACHE)"/venv-* "$(CACHE)"/sanity* "$(CACHE)"/bench-* "$(CACHE)"/uml-*
+	@rm -rf "$(CACHE)"/venv "$(CACHE)"/venv-* "$(CACHE)"/sanity* "$(CACHE)"/bench-* "$(CACHE)"/uml-* "$(CACHE)"/kernel

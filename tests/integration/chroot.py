@@ -8,7 +8,6 @@ Its packages stand in a folder of the cache, made once by mmdebstrap; the kernel
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -16,9 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.integration.uml import ROOT, Outcome
+from tests.integration.uml import CACHE, ROOT, Outcome
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "impair.testbed")
 PACKAGES = "user-mode-linux,python3,iproute2,python3-pytest,python3-hypothesis,ansible-core,procps,kmod,iputils-ping"
 INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run/tmp PYTHONDONTWRITEBYTECODE=1

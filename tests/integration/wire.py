@@ -24,12 +24,17 @@ SOURCE, OTHER_SOURCE = "02:00:00:00:00:01", "02:00:00:00:00:99"
 
 
 class Arrival(NamedTuple):
-    """A packet at the far end: its number, its length, the kernel's time in seconds, and the last byte of its MAC."""
+    """A packet at the far end: its number, its length, the kernel's time, and the last byte of its MAC."""
 
     number: int
     length: int
-    at: float
+    ns: int
     source: int
+
+    @property
+    def at(self) -> float:
+        """Seconds."""
+        return self.ns / 1e9
 
 
 def sh(*lines: str) -> str:
@@ -69,7 +74,7 @@ class Wire:
             frame, extra, _flags, _address = end.recvmsg(2048, 64)
             seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
             number = struct.unpack_from("!I", frame, 14)[0]
-            found.append(Arrival(number, len(frame), seconds + nanoseconds / 1e9, frame[11]))
+            found.append(Arrival(number, len(frame), seconds * 10**9 + nanoseconds, frame[11]))
         return found
 
     def burst(self, count: int, size: int = FULL, at: str = NEAR, quiet: float = QUIET) -> list[Arrival]:
