@@ -115,13 +115,15 @@ PACKETS = st.builds(
 )
 
 
-def judge(device: str, classes: Sequence[dict[str, Any]], packets: Sequence[Packet]) -> None:
+def judge(
+    device: str, classes: Sequence[dict[str, Any]], packets: Sequence[Packet], sender: Sender | None = None
+) -> None:
     """All packets at once; where a count differs, one by one, to say which went astray."""
     wanted = Counter(expected(classes, packet) for packet in packets)
-    if taken(device, classes, packets) == wanted:
+    if taken(device, classes, packets, sender) == wanted:
         return
     for packet in packets:
-        got = taken(device, classes, [packet])
+        got = taken(device, classes, [packet], sender)
         assert got == {expected(classes, packet): 1}, (packet, classes, sh(f"tc filter show dev {device}"))
     raise AssertionError(f"packets of others are among those that were counted, {classes}")
 

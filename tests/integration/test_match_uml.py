@@ -12,7 +12,7 @@ import pytest
 from tests.integration.uml import pytest_inside
 
 
-@pytest.mark.parametrize("file", ["uml_match.py", "test_match.py"])
+@pytest.mark.parametrize("file", ["uml_match.py", "test_match.py", "test_match_program.py"])
 def test_matches_under_uml(tmp_path: Path, file: str) -> None:
     """Everything of the file; what fails in there is shown as it was printed in there."""
     outcome = pytest_inside(["-q", f"tests/integration/{file}"], tmp_path)
