@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,19 @@ class Load:
             sent = _numbers(sender)
             received = _numbers(receiver)
         return [Flow(*one, *other[1:]) for one, other in zip(sent, received)]
+
+    def numbers(self, rate: int, what: Callable[[], object]) -> tuple[int, list[int]]:
+        """(how many were sent to FIRST, the numbers that came) while `what` is called."""
+        came = self.program.with_name("came")
+        receiver = self._start(self.far, "list", str(FIRST), str(came))
+        assert receiver.stdout is not None and receiver.stdout.readline() == "ready\n"
+        sender = self._start(self.near, "send", FAR, str(FIRST), "1", str(rate))
+        try:
+            what()
+        finally:
+            ((_port, sent),) = _numbers(sender)
+            _numbers(receiver)
+        return sent, list(array("Q", came.read_bytes()))
 
     def holds(self) -> int:
         """Packets per second that pass as the interface is now, none lost, none reordered."""

@@ -6,8 +6,9 @@
  *
  *   load send ADDRESS PORT PORTS RATE     RATE packets per second to PORT … PORT+PORTS-1, until SIGTERM; prints how many
  *   load receive PORT PORTS               counts until SIGTERM and until nothing came for a second; prints what came
+ *   load list PORT FILE                   the same for one port, and prints nothing: its packets' numbers go to FILE, 64 bits each
  *
- * Both print one line a port: `PORT SENT`, or `PORT RECEIVED REORDERED LEAST MOST` with the least and the greatest time on
+ * The first two print one line a port: `PORT SENT`, or `PORT RECEIVED REORDERED LEAST MOST` with the least and the greatest time on
  * the way in microseconds (both ends read the same clock: they run on one kernel).
  */
 #define _GNU_SOURCE
@@ -144,6 +145,24 @@ static void receive_all(int first, int ports)
 		       found[port].reordered, found[port].least / 1000, found[port].most / 1000);
 }
 
+static void list_all(int port, const char *path)
+{
+	struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(port)};
+	struct pollfd place = {udp_socket(), POLLIN, 0};
+	FILE *file = fopen(path, "w");
+	struct packet packet;
+
+	if (!file || bind(place.fd, (struct sockaddr *)&own, sizeof own))
+		err(1, "%s", path);
+	puts("ready");
+	fflush(stdout);
+	while (poll(&place, 1, QUIET) != 0 || !ended)
+		while (recv(place.fd, &packet, sizeof packet, MSG_DONTWAIT) == sizeof packet)
+			fwrite(&packet.number, sizeof packet.number, 1, file);
+	if (fclose(file))
+		err(1, "%s", path);
+}
+
 int main(int count, char **words)
 {
 	struct sigaction action = {.sa_handler = end};
@@ -153,7 +172,9 @@ int main(int count, char **words)
 		send_all(words[2], atoi(words[3]), atoi(words[4]), atoi(words[5]));
 	else if (count == 4 && !strcmp(words[1], "receive") && atoi(words[3]) <= MOST_PORTS)
 		receive_all(atoi(words[2]), atoi(words[3]));
+	else if (count == 4 && !strcmp(words[1], "list"))
+		list_all(atoi(words[2]), words[3]);
 	else
-		errx(2, "usage: load send ADDRESS PORT PORTS RATE | load receive PORT PORTS");
+		errx(2, "usage: load send ADDRESS PORT PORTS RATE | load receive PORT PORTS | load list PORT FILE");
 	return 0;
 }
