@@ -130,10 +130,13 @@ class Loaded:
             for key in list(syscall.keys(self.maps[name], SIZES[name][0])):
                 syscall.delete(self.maps[name], key)
         for index in range(64):
-            syscall.update(self.maps["shapes"], _number(index), bytes(SIZES["shapes"][1]))
+            self.no_shape(index)
 
     def shape(self, index: int, mask: Fields, first: int = 0) -> None:
         syscall.update(self.maps["shapes"], _number(index), bytes(mask) + struct.pack("=II", first, 1))
+
+    def no_shape(self, index: int) -> None:
+        syscall.update(self.maps["shapes"], _number(index), bytes(SIZES["shapes"][1]))
 
     def match(self, shape: int, fields: Fields, rule: int, order: int = 0, priority: int = 0) -> None:
         key = bytes(fields) + _number(shape)
