@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-or-later
  * Copyright: (c) 2026, impair.testbed contributors
  *
- * What packets suffer that leave an interface: a direct-action program for clsact's egress (or TCX) of Ethernet devices.
+ * What packets of Ethernet devices suffer: a direct-action program for clsact (or TCX). Section `classifier` is for what
+ * leaves an interface, at its egress; section `ingress` for what arrives, at its ingress or at the egress of an IFB.
  * It finds the packet's rule in the maps of impair.h, numbers the rule's packets, and drops, marks, duplicates and corrupts
  * those that the rule chooses. What it lets pass goes on to the next filter.
  *
@@ -547,14 +548,20 @@ static __attribute__((noinline)) int corrupt(struct __sk_buff *skb, const struct
 	return 1;
 }
 
-/* The copy passes the interface's filters again, and is known by its index. Returns 1 where it was sent. */
-static inline int duplicate(struct __sk_buff *skb)
+/* The copy passes the interface's filters again, and is known by its index. Returns 1 where it was sent.
+ * What arrives has to arrive again: an IFB would send a copy that the helper gives to it out of the interface where it came
+ * in, as the helper says that it does not come from there (skb_set_redirected_noclear(), drivers/net/ifb.c).
+ */
+static inline int duplicate(struct __sk_buff *skb, int arrives)
 {
 	__u32 index = skb->tc_index;
 	long result;
 
 	skb->tc_index = CLONE;
-	result = bpf_clone_redirect(skb, skb->ifindex, 0);
+	if (arrives)
+		result = bpf_clone_redirect(skb, skb->ingress_ifindex, BPF_F_INGRESS);
+	else
+		result = bpf_clone_redirect(skb, skb->ifindex, 0);
 	skb->tc_index = index;
 	return result >= 0; /* a queue that drops the copy gives a positive number */
 }
@@ -578,7 +585,8 @@ static inline int is_chosen(const struct chooser *chooser, struct state *state, 
 /* What is dropped suffers nothing else. Mark and priority come before the copy, so that both have them; corruption comes
  * behind it, so that the copy is intact (the helper that changes bytes gives this packet bytes of its own).
  */
-static inline int suffer(struct __sk_buff *skb, const struct rule *rule, struct state *state, const struct packet *packet)
+static inline int suffer(struct __sk_buff *skb, const struct rule *rule, struct state *state, const struct packet *packet,
+			 int arrives)
 {
 	__u64 number = __sync_fetch_and_add(&state->seen, 1);
 
@@ -591,38 +599,49 @@ static inline int suffer(struct __sk_buff *skb, const struct rule *rule, struct 
 		skb->mark = (skb->mark & ~rule->mark_mask) | rule->mark_value;
 		__sync_fetch_and_add(&state->marked, 1);
 	}
-	if (is_chosen(&rule->duplicate, state, number, DUPLICATE) && duplicate(skb))
+	if (is_chosen(&rule->duplicate, state, number, DUPLICATE) && duplicate(skb, arrives))
 		__sync_fetch_and_add(&state->duplicated, 1);
 	if (is_chosen(&rule->corrupt, state, number, CORRUPT) && corrupt(skb, rule, packet))
 		__sync_fetch_and_add(&state->corrupted, 1);
 	return TC_ACT_UNSPEC;
 }
 
-SEC("classifier") int impair(struct __sk_buff *skb)
+static inline int impair_packet(struct __sk_buff *skb, int arrives)
 {
+	int is_copy = skb->tc_index == CLONE;
 	union words packet = {0};
 	struct target target;
 	const struct rule *rule;
 	struct state *state;
 
-	if (skb->tc_index == CLONE) {
+	if (is_copy)
 		skb->tc_index = 0;
+	if (is_copy && !arrives)
 		return TC_ACT_UNSPEC;
-	}
 	if (parse(skb, &packet.packet))
 		return TC_ACT_UNSPEC;
 	forget(skb, &packet);
 	if (!find(&packet, &target))
 		return TC_ACT_UNSPEC;
 	if (target.priority)
-		skb->priority = target.priority;
-	if (!target.rule)
+		skb->priority = target.priority; /* of a copy that arrives again, too: the helper makes it 0 */
+	if (!target.rule || is_copy)
 		return TC_ACT_UNSPEC;
 	rule = bpf_map_lookup_elem(&rules, &target.rule);
 	state = bpf_map_lookup_elem(&states, &target.rule);
 	if (!rule || !state)
 		return TC_ACT_UNSPEC;
-	return suffer(skb, rule, state, &packet.packet);
+	return suffer(skb, rule, state, &packet.packet, arrives);
+}
+
+SEC("classifier") int impair(struct __sk_buff *skb)
+{
+	return impair_packet(skb, 0);
+}
+
+SEC("ingress") int impair_arriving(struct __sk_buff *skb)
+{
+	return impair_packet(skb, 1);
 }
 
 SEC("license") char licence[] = "GPL";

@@ -16,7 +16,8 @@ from plugins.plugin_utils import clang
 from tests.integration.places import CHECKOUT
 
 SOURCE = CHECKOUT / "files/bpf/impair.c"
-GIVEN = Path("/run/out/impair.o")  # where a virtual machine has no compiler, or a slow one
+OTHERS = [CHECKOUT / f"tests/oracle/bpf/{name}.c" for name in ("calls", "variables", "maps", "vlan")]
+GIVEN = Path("/run/out")  # of a virtual machine: it has no compiler, or a slow one
 PASS, DROP = -1, 2  # TC_ACT_UNSPEC, TC_ACT_SHOT
 ALWAYS = 0xFFFFFFFF
 NEVER, EVERY, PATTERN, RANDOM, GILBERT_ELLIOTT, FOUR_STATE, ALL = range(7)
@@ -108,9 +109,19 @@ class Outcome(NamedTuple):
     nanoseconds: int
 
 
-def compiled() -> bytes:
+def compiled(source: Path = SOURCE) -> bytes:
     """The object file: given, or made from the source."""
-    return GIVEN.read_bytes() if GIVEN.exists() else clang.compile_program(SOURCE)
+    given = GIVEN / f"{source.stem}.o"
+    return given.read_bytes() if given.exists() else clang.compile_program(source, (*clang.FLAGS, "-g"))
+
+
+def give(folder: Path) -> list[Path]:
+    """Put the object files there where the tests in a virtual machine look for them."""
+    made = []
+    for source in (SOURCE, *OTHERS):
+        made.append(folder / f"{source.stem}.o")
+        made[-1].write_bytes(compiled(source))
+    return made
 
 
 class Loaded:
@@ -119,9 +130,10 @@ class Loaded:
     def __init__(self, data: bytes) -> None:
         self.maps = {one.name: program.create(one) for one in elf.read(data, "impair.o").maps}
         self.program = program.load(data, "classifier", self.maps, "impair.o")
+        self.arriving = program.load(data, "ingress", self.maps, "impair.o")
 
     def close(self) -> None:
-        for descriptor in (self.program.descriptor, *self.maps.values()):
+        for descriptor in (self.program.descriptor, self.arriving.descriptor, *self.maps.values()):
             os.close(descriptor)
 
     def clear(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -20,49 +20,22 @@ from plugins.module_utils.bpf.elf import BadObject, MapDefinition
 from plugins.plugin_utils import clang
 
 ROOT = Path(__file__).resolve().parents[3]
-HEAD = """
-#include <linux/bpf.h>
+SOURCES = ROOT / "tests/oracle/bpf"
+HEAD = """#include <linux/bpf.h>
 #define SEC(name) __attribute__((section(name), used))
-static void *(*lookup)(void *map, const void *key) = (void *)1;
-char licence[] SEC("license") = "GPL";
-"""
-LIBBPF = """
-struct value { int numbers[3]; long more; };
-struct {
-    int (*type)[BPF_MAP_TYPE_HASH];
-    int (*max_entries)[1024];
-    int (*map_flags)[BPF_F_NO_PREALLOC];
-    int (*pinning)[1];
-    unsigned short *key;
-    struct value *value;
-} by_type SEC(".maps");
-struct { int (*type)[2]; int (*key_size)[4]; int (*value_size)[20]; int (*max_entries)[7]; } by_size SEC(".maps");
-"""
-BODY = """
-SEC("classifier") int first(struct __sk_buff *skb)
-{
-    unsigned short key = skb->len;
-    return lookup(&by_type, &key) ? 0 : -1;
-}
-"""
-CALLS = """
-static __attribute__((noinline)) int third(struct __sk_buff *skb) { return skb->len > 100 ? skb->mark : 7; }
-static __attribute__((noinline)) int second(struct __sk_buff *skb) { return third(skb) + skb->ifindex; }
-static __attribute__((noinline, used)) int never(struct __sk_buff *skb) { return second(skb) * 3; }
-SEC("classifier") int first(struct __sk_buff *skb) { return second(skb) + third(skb); }
-"""
-DATA = """
-static volatile const int table[] = {3, 1, 4, 1, 5};
-volatile int counter;
-volatile int start = 9;
-SEC("classifier") int first(struct __sk_buff *skb) { counter += table[skb->len & 3] + start; return counter; }
+static void *(*lookup)() = (void *)1;
 """
 
 
 def compiled(text: str, folder: Path, *flags: str) -> bytes:
     source = folder / "source.c"
-    source.write_text(HEAD + text, encoding="utf-8")
+    source.write_text(text if "#include" in text else HEAD + text, encoding="utf-8")
     return clang.compile_program(source, (*clang.FLAGS, *flags))
+
+
+@cache
+def built(name: str, *flags: str) -> bytes:
+    return clang.compile_program(SOURCES / name, (*clang.FLAGS, *flags))
 
 
 @cache
@@ -77,8 +50,8 @@ def test_our_own_program() -> None:
     assert [one.value_size for one in made.maps] == [72, 12, 840, 80]
 
 
-def test_maps_as_libbpf_writes_them(tmp_path: Path) -> None:
-    found = elf.read(compiled(LIBBPF + BODY, tmp_path, "-g"), "x.o").maps
+def test_maps_as_libbpf_writes_them() -> None:
+    found = elf.read(built("maps.c", "-g"), "x.o").maps
     assert set(found) == {
         MapDefinition("by_type", 1, 2, 24, 1024, 1, True),
         MapDefinition("by_size", 2, 4, 20, 7),
@@ -88,12 +61,13 @@ def test_maps_as_libbpf_writes_them(tmp_path: Path) -> None:
 def test_what_is_not_supported_is_told(tmp_path: Path) -> None:
     inner = 'struct { int (*type)[13]; int (*max_entries)[1]; int (*values)[]; } nest SEC(".maps");'
     use = 'SEC("classifier") int f(struct __sk_buff *s) { int k = 0; return lookup(&nest, &k) ? 1 : 0; }'
+    elsewhere = 'extern int elsewhere; SEC("classifier") int f(struct __sk_buff *s) { return elsewhere; }'
     outside = 'extern int other(void); SEC("classifier") int f(struct __sk_buff *s) { return other(); }'
     for text, flags, said in (
-        (LIBBPF + BODY, (), "need debugging information"),
+        ((SOURCES / "maps.c").read_text(), (), "need debugging information"),
         (inner + use, ("-g",), "the map nest sets values"),
         (outside, (), "f calls other, which is not in the object"),
-        (BODY.replace("&by_type", "&elsewhere").replace("SEC", "extern int elsewhere; SEC"), (), "uses elsewhere"),
+        (elsewhere, (), "f uses elsewhere, a symbol from elsewhere"),
     ):
         with pytest.raises(BadObject) as refusal:
             program.link(elf.read(compiled(text, tmp_path, *flags), "x.o"), "classifier")
@@ -111,17 +85,21 @@ def test_a_program_is_named_by_its_section(tmp_path: Path) -> None:
         program.link(made, "xdp")
 
 
-def test_only_what_is_called_is_taken(tmp_path: Path) -> None:
+def test_only_what_is_called_is_taken() -> None:
     """As the kernel refuses instructions that are never reached."""
-    made = elf.read(compiled(CALLS, tmp_path), "x.o")
+    made = elf.read(built("calls.c"), "x.o")
     sizes = {one.name: one.size for one in made.symbols if one.kind == elf.FUNCTION}
     assert len(program.link(made, "classifier").instructions) == sizes["first"] + sizes["second"] + sizes["third"]
 
 
-def test_variables_are_maps(tmp_path: Path) -> None:
-    made = elf.read(compiled(DATA, tmp_path), "x.o")
+def test_variables_are_maps() -> None:
+    made = elf.read(built("variables.c"), "x.o")
     found = {one.name: one.content[:4] for one in made.maps}
-    assert found == {".rodata": b"\3\0\0\0", ".bss": bytes(4), ".data": b"\x09\0\0\0"}
+    assert found == {
+        ".rodata": (3).to_bytes(4, sys.byteorder),
+        ".bss": bytes(4),
+        ".data": (900).to_bytes(4, sys.byteorder),
+    }
     assert len(program.link(made, "classifier").maps) >= 3
 
 
@@ -160,14 +138,8 @@ def test_a_file_that_ends_anywhere(end: int) -> None:
     look(impair()[:end])
 
 
-@cache
 def objects() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        return [
-            compiled(LIBBPF + BODY, Path(folder), "-g"),
-            compiled(CALLS, Path(folder)),
-            compiled(DATA, Path(folder)),
-        ]
+    return [built("maps.c", "-g"), built("calls.c"), built("variables.c")]
 
 
 @given(st.integers(0, 2), st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=8)), max_size=4))
