@@ -219,8 +219,9 @@ def test_another_match_keeps_the_count(made: Path, apply: Apply) -> None:
     assert missing(made, first=COUNT) == [number for number in range(COUNT, 2 * COUNT) if number % 7 == 6]
 
 
-def test_duplicates(made: Path, apply: Apply) -> None:
-    apply(one_class("n1", duplicate={"every": 10, "packet": 3}))
+@pytest.mark.parametrize(("device", "direction"), [("n1", "egress"), ("n0", "ingress")])
+def test_duplicates(made: Path, apply: Apply, device: str, direction: str) -> None:
+    apply(one_class(device, direction, duplicate={"every": 10, "packet": 3}))
     capture = Capture(made.r, "r0")
     send(made, COUNT, PORT)
     counts = Counter(numbered(capture.frames(), PORT))

@@ -17,7 +17,7 @@ from . import program, syscall
 from .layout import INDEX, MATCH_SIZE, MOST_SHAPES, SHAPE_SIZE, TARGET_SIZE, Fields, Target, pack_match, pack_shape
 from .rules import RULES, STATES, RulesDomain
 
-SECTION = "classifier"
+LEAVING, ARRIVING = "classifier", "ingress"  # sections of the program
 NAME = "impair.testbed:"  # and a hash of everything that the program is made of
 
 
@@ -25,17 +25,21 @@ class Lookup:
     """What packets of an interface are looked up in."""
 
     def __init__(
-        self, shapes: Iterable[tuple[Fields, int]], matches: Iterable[tuple[int, Fields, Target]], code: bytes
+        self,
+        shapes: Iterable[tuple[Fields, int]],
+        matches: Iterable[tuple[int, Fields, Target]],
+        code: bytes,
+        section: str = LEAVING,
     ) -> None:
         """`shapes`: masks and the least order of their matches; `matches`: by the place of their mask; `code`: ELF."""
-        self._code = code
+        self._code, self._section = code, section
         self._shapes = [pack_shape(mask, first) for mask, first in shapes]
         self._matches = [(pack_match(place, fields), target.pack()) for place, fields, target in matches]
 
     @cached_property
     def name(self) -> str:
         """The same for what is the same."""
-        digest = hashlib.sha256(self._code)
+        digest = hashlib.sha256(self._code + self._section.encode())
         for part in (*self._shapes, b"", *(part for match in self._matches for part in match)):
             digest.update(part)
         return NAME + digest.hexdigest()[:16]
@@ -50,4 +54,4 @@ class Lookup:
         for key, target in self._matches:
             syscall.update(matches, key, target)
         given = {"shapes": shapes, "matches": matches, RULES: maps.rules, STATES: maps.states}
-        return program.load(self._code, SECTION, given, "impair.o").descriptor
+        return program.load(self._code, self._section, given, "impair.o").descriptor

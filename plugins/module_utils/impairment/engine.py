@@ -229,13 +229,14 @@ def _ends(
     programs = {}
     ids = hooks.programs(rtnetlink)
     if wanted.tables or ids:
-        from ..bpf.lookups import Lookup
+        from ..bpf.lookups import ARRIVING, LEAVING, Lookup
         from ..bpf.rules import RulesDomain
 
         domain = RulesDomain(ids)
         rules = [Target(domain, wanted.rules)]
         for device, table in wanted.tables.items():
-            lookup = Lookup(table.shapes, table.matches, code)
+            section = ARRIVING if node.IFB_NAME.fullmatch(device) else LEAVING
+            lookup = Lookup(table.shapes, table.matches, code, section)
             programs[device] = ends.Program(lookup.name, partial(lookup.load, domain))
     hooked = ends.targets(rtnetlink, asked, parts.feeds, programs, parts.indices, kind)
     return Ends(rules, parts.made, hooked)
