@@ -145,7 +145,7 @@ def test_the_verifiers_last_words() -> None:
 
 def test_a_caller_without_rights() -> None:
     """The kernel asks for rights before anything else."""
-    code = "import os; from plugins.module_utils.bpf import syscall; os.setuid(65534); syscall.create_map(1, 4, 4, 1)"
+    code = "import os; from plugins.module_utils.bpf import syscall; os.setuid(65534); syscall.map_by_id(1)"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert MissingCapability.__name__ in done.stderr
     assert "CONFIG_BPF_SYSCALL" in done.stderr

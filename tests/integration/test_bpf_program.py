@@ -20,6 +20,7 @@ from tests.integration.bpf_program import ALL, ALWAYS, DROP, EVERYTHING, EXACTLY
 from tests.oracle import chance, packets
 
 PACKET = bytes(12) + b"\x08\x00" + bytes(60)
+PART = 5 if kernel.GIVEN.exists() else 1  # a virtual machine, whose interpreter is slow, sees one of five examples
 DROPPED = Rule(drop=Chooser(kind=ALL))
 NAMES = [name for name, *_kind in Fields._fields_]
 
@@ -29,6 +30,10 @@ def program() -> Iterator[Loaded]:
     made = Loaded(kernel.compiled())
     yield made
     made.close()
+
+
+def examples(count: int) -> settings:
+    return settings(max_examples=count // PART)
 
 
 def fields(frame: packets.Frame, **more: int) -> Fields:
@@ -91,7 +96,7 @@ def differing(program: Loaded, data: bytes, wanted: Fields, **context: int) -> l
 # ---- What the packet is ----
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(built=packets.frames(), mark=st.integers(0, 2**32 - 1), port=st.sampled_from((0, 1)))
 def test_every_field_of_a_packet(program: Loaded, built: packets.Built, mark: int, port: int) -> None:
     assert packets.read(built.data) == built.frame
@@ -101,7 +106,7 @@ def test_every_field_of_a_packet(program: Loaded, built: packets.Built, mark: in
     assert is_exactly(program, built.data, wanted, **context), differing(program, built.data, wanted, **context)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(built=packets.frames())
 def test_a_packet_that_ends_at_any_byte(program: Loaded, built: packets.Built) -> None:
     exact_shape(program)
@@ -111,7 +116,7 @@ def test_a_packet_that_ends_at_any_byte(program: Loaded, built: packets.Built) -
         assert is_exactly(program, data, wanted), (end, differing(program, data, wanted))
 
 
-@settings(max_examples=600)
+@examples(600)
 @given(
     built=packets.frames(),
     changes=st.lists(st.tuples(st.integers(12, 90), st.integers(0, 255)), min_size=1, max_size=6),
@@ -126,7 +131,7 @@ def test_a_packet_with_any_bytes_changed(program: Loaded, built: packets.Built, 
     assert is_exactly(program, changed, wanted), differing(program, changed, wanted)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.sampled_from((b"\x08\x00\x45", b"\x08\x00", b"\x86\xdd\x60", b"\x81\x00", b"")), st.binary(max_size=120))
 def test_a_packet_of_anything(program: Loaded, head: bytes, rest: bytes) -> None:
     exact_shape(program)
@@ -135,7 +140,7 @@ def test_a_packet_of_anything(program: Loaded, head: bytes, rest: bytes) -> None
     assert is_exactly(program, data, wanted), differing(program, data, wanted)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(built=packets.frames())
 def test_each_field_matches_by_itself_and_another_value_does_not(program: Loaded, built: packets.Built) -> None:
     program.clear()
@@ -153,7 +158,7 @@ def test_each_field_matches_by_itself_and_another_value_does_not(program: Loaded
             program.no_match(0, wanted)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     built=packets.frames(),
     masks=st.lists(st.sets(st.sampled_from(NAMES), max_size=4), min_size=1, max_size=8),
@@ -223,14 +228,14 @@ def chosen(program: Loaded, chooser: Chooser, count: int) -> list[int]:
     return found
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(every=st.integers(1, 70), data=st.data())
 def test_every_nth_packet(program: Loaded, every: int, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, every - 1))
     assert chosen(program, Chooser(kind=kernel.EVERY, every=every, place=place), 150) == list(range(place, 150, every))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(pattern=st.lists(st.booleans(), min_size=1, max_size=1024))
 def test_a_pattern(program: Loaded, pattern: list[bool]) -> None:
     chooser = Chooser(kind=kernel.PATTERN, every=len(pattern))
@@ -393,7 +398,7 @@ BASES = {kernel.PAYLOAD: packets.payload, kernel.TRANSPORT: lambda _data, frame:
 BASES[kernel.NETWORK] = lambda _data, frame: frame.network
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(
     built=packets.frames(),
     base=st.sampled_from((kernel.PAYLOAD, kernel.TRANSPORT, kernel.NETWORK)),

@@ -95,7 +95,7 @@ def test_exactly_every_twentieth_of_four_senders_is_dropped(pins: Path, program:
         sent = flood(Load(near, far, tmp_path))
         state = program.state()
         after = counted(near, DEVICE)
-    assert sum(sent) > 10_000
+    assert sum(sent) > 500
     assert state.seen == sum(sent)
     assert state.dropped == sum(sent) // 20
     passed = sum(after[key] - before[key] for key in after)  # the other end may take less than comes
@@ -285,8 +285,8 @@ tc filter add dev p0 ingress u32 match u32 0 0 action mirred egress redirect dev
 # ---- Checksums that a device makes ----
 
 
-@pytest.mark.parametrize("is_fixed", [True, False], ids=["fixed", "as it was"])
-@pytest.mark.parametrize("by_device", [True, False], ids=["by the device", "by the sender"])
+@pytest.mark.parametrize("is_fixed", [True, False], ids=["fixed", "as_it_was"])
+@pytest.mark.parametrize("by_device", [True, False], ids=["by_device", "by_sender"])
 def test_checksums_fit_or_do_not(pins: Path, program: Loaded, by_device: bool, is_fixed: bool) -> None:
     """A bridge whose ports have checksum offload lets the sender leave the sum to them; one of them has none."""
     with ends(f"bpf-{os.getpid()}") as (near, far):
