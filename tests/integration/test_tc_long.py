@@ -13,7 +13,7 @@ from tests.integration.chroot import pytest_under
 from tests.integration.uml import pytest_inside
 
 FILES = ["test_tc", "test_tc_before", "uml_tc_netem", "uml_tc_queues", "uml_tc_distribution", "uml_tc_ways"]
-FILES += ["uml_tc_filters", "uml_tc_actions", "test_tc_bpf"]
+FILES += ["uml_tc_filters", "uml_tc_actions", "uml_tc_mixed", "test_tc_bpf"]
 
 
 @pytest.mark.long
@@ -27,6 +27,7 @@ def test_tc_under_the_kernel_of_another_release(suite: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1000)
-def test_thousands_of_ways_under_uml(tmp_path: Path) -> None:
-    outcome = pytest_inside(["-q", "--long", "tests/integration/uml_tc_ways.py"], tmp_path, seconds=900)
+@pytest.mark.parametrize("file", ["uml_tc_ways", "uml_tc_mixed"])
+def test_thousands_of_ways_under_uml(tmp_path: Path, file: str) -> None:
+    outcome = pytest_inside(["-q", "--long", f"tests/integration/{file}.py"], tmp_path, seconds=900)
     assert outcome.code == 0, outcome.output

@@ -17,6 +17,7 @@ FILES = [
     ["uml_tc_queues.py", "uml_tc_filters.py"],
     ["uml_tc_actions.py", "test_tc_bpf.py"],
     ["uml_tc_ways.py"],
+    ["uml_tc_mixed.py"],
 ]
 
 

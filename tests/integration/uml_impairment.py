@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from plugins.module_utils import guard, netlink
 from plugins.module_utils.capabilities import load
@@ -382,78 +380,3 @@ def remains(node: Node) -> str:
     """Roots, actions, and what we remember."""
     kept = sorted(map(str, ROOT.glob("before/*")))
     return "\n".join([node.shell("tc qdisc show", "tc actions list action gact"), *kept])
-
-
-RATES = st.sampled_from(["8kbit", "128kbit", "1mbit", "1.5mbit", "10mbit", "1gbit"])
-TIMES = st.sampled_from(["0", "1us", "5ms", "50ms", "1.5s"])
-PERCENTS = st.sampled_from(["0%", "0.1%", "1%", "33.3%", "100%"])
-PLAIN = st.fixed_dictionaries(
-    {"rate": RATES},
-    optional={
-        "delay": TIMES,
-        "loss": PERCENTS | st.just({"gemodel": {"p": "1%", "r": "10%"}}) | st.just({"state": {"p13": "1%"}}),
-        "corrupt": PERCENTS,
-        "drop": st.builds(dict, every=st.integers(1, 50)),
-        "priority": st.integers(0, 7),
-        "queue": st.sampled_from(["5p", "64kB", "1MiB"]),
-        "overhead": st.sampled_from(["0", "24B"]),
-        "linklayer": st.sampled_from(["ethernet", "atm"]),
-        "keep_order": st.booleans(),
-        "down": st.booleans(),
-        "enabled": st.booleans(),
-    },
-)
-SPREADS: list[dict[str, Any]] = [
-    {},
-    {"delay": "5ms", "jitter": "1ms", "distribution": "pareto"},
-    {"delay": "9ms", "distribution": ["1ms", "2ms", "9ms"]},
-]
-ASKED = st.builds(lambda plain, spread: {**plain, **spread}, PLAIN, st.sampled_from(SPREADS))
-MATCHES = st.fixed_dictionaries(
-    {"protocol": st.sampled_from(["tcp", "udp"])},
-    optional={
-        "port": st.integers(1, 65535),
-        "source": st.sampled_from(["10.0.0.0/8", "2001:db8::/32"]),
-        "dscp": st.integers(0, 63),
-        "mark": st.sampled_from(["0x1/0xff", "0x20000/0xff0000"]),
-        "mac": st.just("52:54:00:00:00:01"),
-        "in_interface": st.sampled_from(PORTS),
-    },
-)
-
-
-DIRECTIONS = ["egress", "ingress", "both"]
-
-
-@st.composite
-def interfaces(draw: st.DrawFn) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for name in draw(st.lists(st.sampled_from((*PORTS, ALONE)), unique=True)):
-        names = draw(st.lists(st.sampled_from("abcdef"), unique=True, max_size=4))
-        if not names:
-            found.append({"name": name, "direction": draw(st.sampled_from(DIRECTIONS)), **draw(ASKED)})
-            continue
-        entries: list[dict[str, Any]] = [{"name": entry, "match": draw(MATCHES), **draw(ASKED)} for entry in names]
-        if draw(st.booleans()):
-            del entries[-1]["match"]
-        arriving = not any("in_interface" in entry.get("match", {}) for entry in entries)
-        direction = draw(st.sampled_from(DIRECTIONS)) if arriving else "egress"
-        found.append({"name": name, "direction": direction, "classes": entries})
-    return found
-
-
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
-@given(interfaces(), interfaces())
-def test_the_way_does_not_matter(node: Node, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> None:
-    engine.clear()  # what a failed example left
-    nothing = remains(node)
-    apply(second)
-    straight = trees(node)
-    engine.clear()
-    assert remains(node) == nothing
-    apply(first)
-    apply(second)
-    assert trees(node) == straight
-    assert not apply(second).report.changed
-    engine.clear()
-    assert remains(node) == nothing

@@ -296,6 +296,8 @@ def _entry(role: str, body: bytes) -> tuple[str, str, int, int, int, tuple[tuple
             options.pop(volatile, None)
         if (role, kind) == ("qdisc", "htb"):
             options[2] = options[2][:12]  # without the count of direct packets
+        if (role, kind) == ("class", "htb") and any(options[1][36:40]):  # its level: tc shows neither prio nor quantum
+            options[1] = options[1][:32] + bytes(4) + options[1][36:40] + bytes(4)  # of a class with children
         if (role, kind) == ("qdisc", "netem"):
             options = _netem_without_what_does_nothing(options)
         if role == "filter" and ACTIONS.get(kind) in options:
