@@ -184,3 +184,19 @@ def test_leaves_that_exchange_their_handles(benches: list[Bench]) -> None:
     theirs.make(tree)
     assert ours.state() == theirs.state()
     assert "disruptive" in steps[0]
+
+
+def test_more_priorities_than_the_kernel_has_numbers_for_are_exchanged(benches: list[Bench]) -> None:
+    """1500 for 1400 others and 100 of the old ones: old ones go as soon as the new ones find no room beside them."""
+    ours, theirs, *_more = benches
+    first, second = (
+        htb(ONE, filters=[{"match": [f"ip dport {n} 0xffff"], "flowid": "1:1", "prio": n} for n in numbers])
+        for numbers in (range(1, 1501), range(1401, 2901))
+    )
+    ours.run(first)
+    steps = ours.run(second).steps
+    theirs.make(second)
+    assert ours.state() == theirs.state()
+    assert not ours.run(second).changed
+    assert len(steps) == 2800
+    assert sum("disruptive" in step for step in steps) == 1500 + 1400 - 2046

@@ -16,6 +16,7 @@ from .steps import ADD, REPLACE, Device, filter_step, same
 UNPLACED = 0  # the priority of a filter whose place in the order counts, not its number
 LAST_PRIORITY = 0xFFFF
 SPACING = 64  # between priorities on an empty qdisc, so that later filters find room
+MOST_TABLES = 2046  # u32 priorities of a qdisc: each has a hash table's number (net/sched/cls_u32.c, gen_new_htid)
 GAP = "disruptive: packets pass unclassified until the new filter stands"
 
 NUMBERED = ("u32", "flower")  # kinds whose handles the kernel chooses
@@ -25,15 +26,35 @@ Group = tuple[int, int]  # parent and priority: what the kernel orders, and keep
 
 
 def plan(device: Device, current: Sequence[Filter], desired: Sequence[Filter]) -> list[Step]:
-    """Steps for all filters of an interface. Filters that have to go are taken away after every addition."""
+    """Steps for all filters of an interface. Filters that have to go are taken away after every addition.
+
+    Where the kernel has no number left for a new u32 priority, one that has to go makes room before.
+    """
     found, wanted = _groups(current), _groups(place(current, desired))
     steps: list[Step] = []
+    going = {group: filters for group, filters in found.items() if group not in wanted}
+    free = {qdisc: MOST_TABLES - len(tables) for qdisc, tables in _tables(found).items()}
+    leaving = {qdisc: iter(tables) for qdisc, tables in _tables(going).items()}
     for group, filters in wanted.items():
+        qdisc = group[0] >> 16
+        if group not in found and filters[0].kind == "u32":
+            free[qdisc] = free.get(qdisc, MOST_TABLES) - 1
+            first = next(leaving.get(qdisc, iter(())), None) if free[qdisc] < 0 else None
+            if first:
+                steps.append(filter_step(device, "del", going.pop(first)[0]._replace(handle=0), caution=GAP))
         steps += _group(device, found.get(group, []), filters)
-    for group, filters in found.items():
-        if group not in wanted:
-            steps.append(filter_step(device, "del", filters[0]._replace(handle=0), retire=True))
+    for filters in going.values():
+        steps.append(filter_step(device, "del", filters[0]._replace(handle=0), retire=True))
     return steps
+
+
+def _tables(groups: dict[Group, list[Filter]]) -> dict[int, list[Group]]:
+    """The groups of u32 filters, by the major number of their qdisc."""
+    found: dict[int, list[Group]] = {}
+    for group, filters in groups.items():
+        if filters[0].kind == "u32":
+            found.setdefault(group[0] >> 16, []).append(group)
+    return found
 
 
 def place(current: Sequence[Filter], desired: Sequence[Filter]) -> list[Filter]:
