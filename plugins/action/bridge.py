@@ -30,6 +30,7 @@ CONFIRM = """cd {place} || exit 3
 mv pending confirmed 2>/dev/null
 n=0; while [ ! -e status ] && [ $n -lt 300 ]; do n=$((n+1)); sleep 0.1; done
 cat status"""
+TIDY = "cd {place} && cd .. && rm -r {place} && rmdir -p $PWD 2>/dev/null; true"  # as far up as nothing else is there
 
 
 class ActionModule(ActionBase):
@@ -48,6 +49,8 @@ class ActionModule(ActionBase):
         if place:
             within = float(arguments.get("confirm_within", 30))
             result.update(self._confirm(place, time.monotonic() + APPLY_SECONDS + 2 * within))
+            if "after" in result:  # the last word has come
+                self._low_level_execute_command(TIDY.format(place=shlex.quote(place)))
         return result
 
     def _confirm(self, place: str, end: float) -> dict[str, Any]:

@@ -124,17 +124,19 @@ from ..module_utils.errors import TestbedError
 
 def run(params, check):
     """Find out what differs, and carry it out unless this is check mode; returns the module's result."""
-    if not check:
-        trial.lock()
-    if params["state"] == "present":
-        change = engine.present(model.parse(params), management.node_address())
-    else:
-        change = engine.absent(params["name"] or "")
+    if check:
+        return describe(find(params))
+    trial.lock()
+    try:
+        change = find(params)
+    except TestbedError:
+        trial.tidy()
+        raise
     result = describe(change)
-    if check or not change.changed:
-        return result
     if not change.steps:
-        trial.settle(change.job)
+        if change.changed:
+            trial.settle(change.job)
+        trial.tidy()
         return result
     confirmation = None
     if params["token"] and params["confirm_within"] > 0:
@@ -145,6 +147,13 @@ def run(params, check):
     if status["outcome"] != "committed":
         raise TestbedError(status["message"])
     return {**result, "after": status["after"]}
+
+
+def find(params):
+    """What differs from what is asked."""
+    if params["state"] == "present":
+        return engine.present(model.parse(params), management.node_address())
+    return engine.absent(params["name"] or "")
 
 
 def describe(change):

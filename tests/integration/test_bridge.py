@@ -41,7 +41,8 @@ while ip -6 address show tentative | grep -q .; do sleep 0.1; done
 SNAPSHOT = r"""ip -d address | sed 's/minmtu.*//; s/ qdisc [a-z_]*//; s/ tentative//; /valid_lft/d'
 ip route show table all | sort
 sort /run/network/ifstate; cat /etc/network/interfaces; stat -c '%n %a %u %g %s' /etc/network/interfaces
-ls -R /etc/network /etc/systemd/network /etc/NetworkManager /var/lib/impair.testbed 2>&1; true"""
+ls -R /etc/network /etc/systemd/network /etc/NetworkManager /var/lib/impair.testbed 2>&1
+ls -R /run/impair.testbed/bridge 2>&1; true"""
 
 
 def snapshot(lab: Lab, node: str = "master") -> str:

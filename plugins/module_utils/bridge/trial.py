@@ -31,6 +31,7 @@ FOLDER = "/run/impair.testbed/bridge"
 TRIAL_FILE = f"{FOLDER}/interfaces"
 LOCK = f"{FOLDER}/lock"
 POLL_SECONDS = 0.1
+UNDER_WAY = "a change of this node's bridge is under way, or waits for its confirmation; try again when it has ended"
 
 
 class Job(NamedTuple):
@@ -62,16 +63,29 @@ def folder(token: str) -> str:
 
 def lock() -> int:
     """One change at a time, also while one waits for its confirmation. The runner inherits the lock."""
-    os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-    descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise TestbedError(
-            "a change of this node's bridge is under way, or waits for its confirmation; try again when it has ended"
-        ) from None
-    return descriptor
+    while True:
+        os.makedirs(FOLDER, mode=0o700, exist_ok=True)
+        descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise TestbedError(UNDER_WAY) from None
+        if os.path.exists(LOCK) and os.path.samestat(os.fstat(descriptor), os.stat(LOCK)):
+            return descriptor
+        os.close(descriptor)  # a clear that ended meanwhile took the file away
+
+
+def tidy() -> None:
+    """By whoever holds the lock, at the end: on a node without a bridge of ours nothing is left below /run."""
+    if memory.load():
+        return
+    os.unlink(LOCK)
+    for path in (FOLDER, os.path.dirname(FOLDER)):
+        try:
+            os.rmdir(path)
+        except OSError:
+            return  # the controller takes its folder away once it has read it; or others keep things there
 
 
 def start(job: Job, confirmation: Confirmation | None) -> dict[str, Any] | None:
@@ -121,6 +135,7 @@ def _report(job: Job, confirmation: Confirmation | None, writer: int) -> None:
         files.write(File(TRIAL_FILE, None))
     except Exception as error:  # whatever it is, the operator has to read it
         status = {"outcome": "failed", "message": f"{type(error).__name__}: {error}", "after": []}
+    tidy()
     text = json.dumps(status)
     if confirmation:
         files.write(File(f"{folder(confirmation.token)}/status", text + "\n", 0o600))
