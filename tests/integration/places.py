@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 Done = subprocess.CompletedProcess[str]
+Call = Callable[..., dict[str, Any]]  # a module of ours as ansible calls it: its name, its arguments, options
 
 
 def run(argv: Sequence[str], stdin: str | None = None, check: bool = True, timeout: float = 120) -> Done:

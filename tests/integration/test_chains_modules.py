@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.places import CHECKOUT, Lab, Netns, run
+from tests.integration.places import Call, Lab, Netns, run
 from tests.oracle import chains as oracle
 
 DEVICE = "enx8cae4cf5b7ae"
@@ -36,29 +34,6 @@ SCRIPT = [
 ]
 
 SAVES = {"iptables-save": 3, "ebtables-save": 2}  # and how many rules each has to show
-
-Call = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def call(netns: Netns, tmp_path: Path) -> Call:
-    """Run a module inside the namespace and return its result; the collection is found where tests link it."""
-    link = tmp_path / "ansible_collections" / "impair" / "testbed"
-    link.parent.mkdir(parents=True)
-    link.symlink_to(CHECKOUT)
-
-    def calling(name: str, arguments: dict[str, Any], *options: str) -> dict[str, Any]:
-        printed = netns.run(
-            [
-                *("env", "ANSIBLE_NOCOLOR=1", f"ANSIBLE_COLLECTIONS_PATH={tmp_path}", "ansible", "localhost"),
-                *("-i", "localhost,", "-c", "local", "-e", "ansible_python_interpreter=/usr/bin/python3", "-o"),
-                *("-m", f"impair.testbed.{name}", *options, *(["-a", json.dumps(arguments)] if arguments else [])),
-            ],
-            check=False,
-        ).stdout
-        return {"failed": "FAILED!" in printed, **json.loads(printed[printed.index("=> ") + 3 :])}
-
-    return calling
 
 
 def saved(netns: Netns) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 from collections.abc import Iterable, Mapping
 
@@ -37,7 +38,7 @@ def pin(place: str, objects: Mapping[str, int]) -> None:
                 os.unlink(path)
             syscall.pin(descriptor, path)
     except OSError as error:
-        raise StepFailed(command, f"{error.strerror or error}; is a BPF file system mounted at {ROOT}?") from error
+        raise _refusal(command, error) from error
 
 
 def unpin(place: str, names: Iterable[str]) -> None:
@@ -47,7 +48,33 @@ def unpin(place: str, names: Iterable[str]) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(place, name))
         os.rmdir(place)
-        os.rmdir(os.path.dirname(place))
+        os.rmdir(os.path.join(ROOT, OURS))
+
+
+def remove(path: str) -> None:
+    """Remove a pin, and the folder that it leaves empty. Raises StepFailed where the file system is read-only."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    except OSError as error:
+        raise _refusal(f"rm {path}", error) from error
+    unpin(os.path.dirname(path), ())
+
+
+def can_hold(place: str) -> bool:
+    """Whether a folder stands, or can be made, in a BPF file system; the one at /sys/fs/bpf may be still to mount."""
+    if place == ROOT or place.startswith(f"{ROOT}/"):
+        return True
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    return _mounted(place)
+
+
+def _refusal(command: str, error: OSError) -> StepFailed:
+    hint = f"is a BPF file system mounted at {ROOT}?"
+    if error.errno == errno.EROFS:
+        hint = f"make it writable (mount -o remount,rw {ROOT})"
+    return StepFailed(command, f"{error.strerror or error}; {hint}")
 
 
 def held(program: int) -> int | None:
@@ -68,11 +95,11 @@ def maps_of(program: int) -> dict[str, int]:
     return {syscall.map_info(one).name: one for one in found}
 
 
-def _mounted() -> bool:
+def _mounted(place: str = ROOT) -> bool:
     """statfs(2): f_type is a long, the first field of the result."""
     libc = ctypes.CDLL(None, use_errno=True)
     result = (ctypes.c_long * 64)()
-    return libc.statfs(ROOT.encode(), result) == 0 and result[0] & 0xFFFFFFFF == BPF_FS_MAGIC
+    return libc.statfs(os.fsencode(place), result) == 0 and result[0] & 0xFFFFFFFF == BPF_FS_MAGIC
 
 
 def _mount() -> None:

@@ -46,6 +46,7 @@ ARRIVING = {"ingress": HANDLE, "clsact": 0xFFFFFFF2}  # parents of filters: TC_H
 LEAVING = 0xFFFFFFF3  # TC_H_MIN_EGRESS, of clsact only
 PRIORITY = 0xFE57  # behind what tc numbers by itself (0xC000 and below)
 KEY = "hook-"  # what is remembered of an interface: that its qdisc was made by us
+OWN = "impair.bpf:"  # how the names of a user's own programs begin, which the module bpf holds
 INFO = PRIORITY << 16 | socket.htons(ETH_P_ALL)
 
 Load = Callable[[], int]  # a program as a file descriptor, loaded when it is needed
@@ -138,16 +139,22 @@ class HooksDomain:
         return steps
 
     def apply(self, steps: Sequence[Step]) -> None:
+        self.note()
+        for refusal in self._rtnetlink.send([_message(step.payload) for step in steps]):
+            raise StepFailed(steps[refusal.index].command, refusal.reason)
+
+    def note(self) -> None:
+        """Before the first write: a qdisc that is not there yet will be made by us."""
         if not self._made() and not _kinds(self._rtnetlink).get(self._device.index):
             self._memory.forget(self._key)  # of an interface that had this name before
             self._memory.remember(self._key, self._identity())
-        for refusal in self._rtnetlink.send([_message(step.payload) for step in steps]):
-            raise StepFailed(steps[refusal.index].command, refusal.reason)
 
     def forget(self) -> None:
         """Once the qdisc that we made is gone, or holds filters of others only, there is nothing to remember."""
         current = self.observe()
-        ours = current.to or current.program
+        arriving, leaving = self._found()[1:]
+        own = any(text(_options(body).get(NAME, b"")).startswith(OWN) for body in arriving + leaving)
+        ours = current.to or current.program or own
         if not ours and (current.shared or not current.kind or not self._made()):
             self._memory.forget(self._key)
 
