@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ratios measured side by side in one run. docs/benchmarks.md says how to read them.
 
-usage: python -m benchmarks [--sizes "10 1000"] [--parts "trees packets forwarding calls"] [--quick] [--output FILE]
+usage: python -m benchmarks [--sizes "10 1000"] [--parts "trees packets forwarding faults calls"] [--quick] [--output FILE]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import calls, forwarding, packets
+from . import calls, faults, forwarding, packets
 from .rows import Row, middle, save, table
 
 ROUNDS = {10: 7, 100: 7, 1000: 7}  # larger sizes: 3
@@ -89,6 +89,8 @@ def measured(sizes: Sequence[int], parts: Sequence[str], quick: bool) -> Iterato
         yield from packets.rows(sizes)
     if "forwarding" in parts:
         yield from forwarding.rows(sizes, 2 if quick else forwarding.ROUNDS)
+    if "faults" in parts:
+        yield from faults.rows(2 if quick else faults.ROUNDS)
     if "calls" in parts:
         yield from calls.rows()
 
@@ -96,7 +98,7 @@ def measured(sizes: Sequence[int], parts: Sequence[str], quick: bool) -> Iterato
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="10 100 1000 10000")
-    parser.add_argument("--parts", default="trees packets forwarding calls")
+    parser.add_argument("--parts", default="trees packets forwarding faults calls")
     parser.add_argument("--output", type=Path, default=Path("artifacts/bench.json"))
     parser.add_argument("--quick", action="store_true", help="few rounds: whether it works, not how fast")
     options = parser.parse_args()

@@ -36,6 +36,19 @@ static void fill(unsigned char *packet)
     packet[39] = LENGTH - 34;
 }
 
+// Of the IP header (RFC 1071): netfilter drops packets where it is wrong.
+static void checksum(unsigned char *header)
+{
+    uint32_t sum = 0;
+    header[10] = header[11] = 0;
+    for (int i = 0; i < 20; i += 2)
+        sum += header[i] << 8 | header[i + 1];
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = ~(sum + (sum >> 16));
+    header[10] = sum >> 8;
+    header[11] = sum;
+}
+
 int main(int argc, char **argv)
 {
     static unsigned char packets[BATCH][LENGTH];
@@ -60,6 +73,7 @@ int main(int argc, char **argv)
         for (int i = 0; i < BATCH; i++, next = (next + STRIDE) % spread) {
             uint32_t address = htonl(0x0a000000u + (uint32_t)next);
             memcpy(packets[i] + 30, &address, 4);
+            checksum(packets[i] + 14);
         }
         int took = sendmmsg(socket_, messages, BATCH, 0);
         if (took < 0)

@@ -1,0 +1,215 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What it costs each packet that passes a bridge to be counted, so that every 1000th can be dropped, by what the kernel has.
+
+Small UDP packets on one CPU, as in forwarding.py; all ways take turns, round by round. What a way adds is its time less
+that of the same round with nothing in the way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import forwarding, packets, place, trees
+from .rows import Row, middle, spread
+from .trees import INTERFACE
+
+ROUNDS = 7
+COUNT = 300_000  # packets of one measurement
+BATCH = 64  # packets that flood.c sends at a time
+EVERY = 1000
+MANY = 1000  # rules
+AGAINST_IPTABLES, MANY_AGAINST_ONE = 0.3, 1.5
+LIMIT = 400  # seconds under User-Mode-Linux
+NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+
+
+def _run(*lines: str) -> None:
+    subprocess.run(["sh", "-e"], input="\n".join(lines), text=True, check=True, capture_output=True)
+
+
+def _bpf(rules: int) -> None:
+    """Our program alone: the queues that the engine makes beside it are taken away."""
+    from plugins.module_utils.impairment import engine
+    from plugins.plugin_utils import clang
+    from plugins.plugin_utils.programs import SOURCE
+
+    program = engine.Program(clang.compile_program(SOURCE), "")
+    addresses = [trees.address(number) for number in range(rules)]
+    matches = [{"destination": address} for address in addresses] if rules > 1 else [{"protocol": "udp"}]
+    classes = [{"name": str(number), "match": one, "drop": {"every": EVERY}} for number, one in enumerate(matches)]
+    engine.apply([{"name": INTERFACE, "classes": classes}], [], program=program)
+    _run(f"tc qdisc del dev {INTERFACE} root")
+
+
+def _class() -> None:
+    """As `impairment` has it: the program and the queues."""
+    from plugins.module_utils.impairment import engine
+    from plugins.plugin_utils import clang
+    from plugins.plugin_utils.programs import SOURCE
+
+    program = engine.Program(clang.compile_program(SOURCE), "")
+    asked = [{"name": INTERFACE, "classes": [{"name": "udp", "match": {"protocol": "udp"}, "drop": {"every": EVERY}}]}]
+    engine.apply(asked, [], program=program)
+
+
+def _iptables(rule: bool) -> None:
+    Path(NETFILTER).write_text("1")
+    if rule:
+        which = "iptables" if subprocess.run(["iptables", "-L"], check=False, capture_output=True).returncode == 0 else ""
+        which = which or "iptables-legacy"
+        _run(f"{which} -A FORWARD -p udp -m statistic --mode nth --every {EVERY} --packet 0 -j DROP")
+
+
+def _nothing() -> None:
+    pass
+
+
+WAYS: dict[str, Callable[[], None]] = {
+    "none": _nothing,
+    "bpf": lambda: _bpf(1),
+    f"bpf {MANY}": lambda: _bpf(MANY),
+    "class": _class,
+    "nft": lambda: _run(
+        "nft add table bridge t",
+        "nft 'add chain bridge t c { type filter hook forward priority 0; }'",
+        f"nft add rule bridge t c ip protocol udp numgen inc mod {EVERY} 0 drop",
+    ),
+    "br_netfilter": lambda: _iptables(False),
+    "iptables": lambda: _iptables(True),
+    "ebtables": lambda: _run(
+        "ebtables -A FORWARD -p IPv4 --ip-proto udp -j mark --mark-or 0x1 --mark-target CONTINUE",
+        "ebtables -A FORWARD -p IPv4 --ip-proto udp -j mark --mark-or 0x2 --mark-target CONTINUE",
+    ),
+    "netem": lambda: _run(f"tc qdisc add dev {INTERFACE} root netem loss {100 / EVERY:g}%"),
+}
+WORDS = {
+    "bpf": f"bpf, every {EVERY}th",
+    f"bpf {MANY}": f"bpf, {MANY} rules",
+    "class": "bpf, and the class's queues",
+    "nft": f"nft bridge numgen, every {EVERY}th",
+    "br_netfilter": "br_netfilter alone",
+    "iptables": f"iptables statistic, every {EVERY}th",
+    "ebtables": "ebtables, two marks",
+    "netem": f"netem loss {100 / EVERY:g}%",
+}
+
+
+def _clear(way: str) -> None:
+    from plugins.module_utils.impairment import engine
+
+    if way.startswith("bpf") or way == "class":
+        engine.clear()
+    lines = [f"tc qdisc del dev {INTERFACE} root 2>/dev/null || true"]
+    for program in ("iptables", "iptables-legacy", "ebtables"):
+        lines.append(f"{program} -F FORWARD 2>/dev/null || true")
+    lines.append("nft delete table bridge t 2>/dev/null || true")
+    _run(*lines)
+    if os.path.exists(NETFILTER):
+        Path(NETFILTER).write_text("0")
+
+
+def inside(rounds: int) -> dict[str, Any]:
+    """The kernel, and ns a packet of every round by way; a text where the kernel or its programs cannot."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    place.enter()
+    for program, lines in (("ip", forwarding.BRIDGE), ("bridge", forwarding.LEARNED)):
+        subprocess.run([program, "-batch", "-"], input=lines, text=True, check=True)
+    if os.path.exists(NETFILTER):
+        Path(NETFILTER).write_text("0")
+    flood = packets.sender()
+    taken: dict[str, Any] = {}
+    for number in range(rounds):
+        for way in WAYS if number % 2 else reversed(WAYS):
+            if isinstance(taken.get(way), str):
+                continue
+            try:
+                WAYS[way]()
+                _cost(flood, COUNT // 10)
+                taken.setdefault(way, []).append(_cost(flood, COUNT))
+            except Exception as error:  # whatever it is, it is told beside the figures
+                said = getattr(error, "stderr", "") or str(error)
+                taken[way] = f"cannot: {way}: {said.strip()[:150]}"
+            _clear(way)
+    return {"kernel": f"Linux {platform.release()}", "taken": taken}
+
+
+def _cost(flood: str, count: int) -> float:
+    """ns a packet. Raises where fewer left the bridge than went in, less those that were to be dropped."""
+    before = _left()
+    words = [flood, forwarding.ARRIVES, str(count), str(MANY)]
+    shown = subprocess.run(words, check=True, capture_output=True, text=True)
+    lost = -count // BATCH * -BATCH - (_left() - before)
+    if not -50 <= lost <= count // EVERY * 2 + 50:  # a bridge has a few packets of its own
+        raise RuntimeError(f"{lost} of {count} packets were lost")
+    return float(shown.stdout)
+
+
+def _left() -> int:
+    """Packets that the other end has received."""
+    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
+        name, _colon, numbers = line.partition(":")
+        if name.strip() == trees.OTHER_END:
+            return int(numbers.split()[1])
+    raise RuntimeError(f"{trees.OTHER_END} is gone")
+
+
+def under_uml(rounds: int) -> dict[str, Any]:
+    """`inside`, in a kernel that has netem. Raises RuntimeError with the last that it said."""
+    from tests.integration.uml import run_inside
+
+    with tempfile.TemporaryDirectory() as folder:
+        done = run_inside([sys.executable, "-m", "benchmarks.faults", str(rounds)], Path(folder), LIMIT)
+    if done.code:
+        raise RuntimeError(done.output.strip()[-200:])
+    return dict(json.loads(done.output.splitlines()[-1]))
+
+
+def rows(rounds: int) -> Iterator[Row]:
+    """What each way adds, here and under User-Mode-Linux, against iptables."""
+    words = [sys.executable, "-m", "benchmarks.faults", str(rounds)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    try:
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip()[-200:])
+        yield from _rows(json.loads(done.stdout.splitlines()[-1]))
+        yield from _rows(under_uml(max(3, rounds // 2)))
+    except RuntimeError as error:
+        yield Row("packet, faults", f"cannot: {error}", "")
+
+
+def _rows(found: dict[str, Any]) -> Iterator[Row]:
+    taken, kernel = found["taken"], found["kernel"]
+
+    def added(way: str) -> Any:
+        costs = taken[way]
+        return costs if isinstance(costs, str) else [cost - none for cost, none in zip(costs, taken["none"])]
+
+    def row(way: str, peer: str, goal: float | None = None) -> Row:
+        ours, other = added(way), added(peer)
+        half = None if isinstance(ours, str) or isinstance(other, str) else spread(ours, other)
+        name = f"packet, added by {WORDS[way]}, against {WORDS[peer]}, {kernel}"
+        return Row(name, *(middle([one] if isinstance(one, str) else one) for one in (ours, other)), goal, half)
+
+    jit = "UML" not in kernel and not kernel.endswith("um")
+    yield row("bpf", "iptables", AGAINST_IPTABLES if jit else None)
+    yield row(f"bpf {MANY}", "bpf", MANY_AGAINST_ONE)
+    for way in ("class", "nft", "br_netfilter", "ebtables", "netem"):
+        yield row(way, "iptables")
+
+
+def main(arguments: Sequence[str]) -> None:
+    print(json.dumps(inside(int(arguments[0]))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
