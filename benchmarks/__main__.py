@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ratios measured side by side in one run. docs/benchmarks.md says how to read them.
 
-usage: python -m benchmarks [--sizes "10 1000"] [--parts "trees packets forwarding faults calls"] [--quick] [--output FILE]
+usage: python -m benchmarks [--sizes "10 1000"] [--parts "trees packets forwarding faults calls"] [--quick]
+       [--output FILE]
 """
 
 from __future__ import annotations

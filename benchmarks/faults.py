@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What it costs each packet that passes a bridge to be counted, so that every 1000th can be dropped, by what the kernel has.
+"""What it costs a packet that passes a bridge to be counted, so that every 1000th can be dropped, by whatever counts.
 
 Small UDP packets on one CPU, as in forwarding.py; all ways take turns, round by round. What a way adds is its time less
 that of the same round with nothing in the way.
@@ -63,11 +63,13 @@ def _class() -> None:
 
 
 def _iptables(rule: bool) -> None:
+    if not os.path.exists(NETFILTER):
+        _run("modprobe br_netfilter")
     Path(NETFILTER).write_text("1")
     if rule:
-        which = "iptables" if subprocess.run(["iptables", "-L"], check=False, capture_output=True).returncode == 0 else ""
-        which = which or "iptables-legacy"
-        _run(f"{which} -A FORWARD -p udp -m statistic --mode nth --every {EVERY} --packet 0 -j DROP")
+        nft = subprocess.run(["iptables-nft", "-L"], check=False, capture_output=True)
+        program = "iptables-legacy" if nft.returncode else "iptables-nft"
+        _run(f"{program} -A FORWARD -p udp -m statistic --mode nth --every {EVERY} --packet 0 -j DROP")
 
 
 def _nothing() -> None:
@@ -110,7 +112,7 @@ def _clear(way: str) -> None:
     if way.startswith("bpf") or way == "class":
         engine.clear()
     lines = [f"tc qdisc del dev {INTERFACE} root 2>/dev/null || true"]
-    for program in ("iptables", "iptables-legacy", "ebtables"):
+    for program in ("iptables-nft", "iptables-legacy", "ebtables"):
         lines.append(f"{program} -F FORWARD 2>/dev/null || true")
     lines.append("nft delete table bridge t 2>/dev/null || true")
     _run(*lines)
@@ -198,7 +200,8 @@ def _rows(found: dict[str, Any]) -> Iterator[Row]:
         ours, other = added(way), added(peer)
         half = None if isinstance(ours, str) or isinstance(other, str) else spread(ours, other)
         name = f"packet, added by {WORDS[way]}, against {WORDS[peer]}, {kernel}"
-        return Row(name, *(middle([one] if isinstance(one, str) else one) for one in (ours, other)), goal, half)
+        figures = [one if isinstance(one, str) else middle(one) for one in (ours, other)]
+        return Row(name, figures[0], figures[1], goal, half)
 
     jit = "UML" not in kernel and not kernel.endswith("um")
     yield row("bpf", "iptables", AGAINST_IPTABLES if jit else None)

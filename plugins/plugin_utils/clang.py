@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..module_utils.errors import TestbedError
@@ -26,17 +28,37 @@ def compile_program(source: Path, flags: Sequence[str] = FLAGS, includes: Sequen
 
     Raises TestbedError: there is no clang, or it refuses the source.
     """
-    command = [_clang(), *flags, *(f"-I{folder}" for folder in [*includes, *_system_headers()])]
-    version = _run([command[0], "--version"], source)
-    read = _run([*command, "-E", "-P", str(source)], source)  # the source with all that it includes
-    key = hashlib.sha256(b"\0".join([version, read, *map(os.fsencode, flags)])).hexdigest()
-    kept = _cache() / f"{source.stem}-{key}.o"
+    clang = _clang()
+    command = [clang, *flags, *(f"-I{folder}" for folder in [*includes, *_system_headers()])]
+    compiler = os.stat(clang)
+    words = [*command, str(source.resolve()), str(compiler.st_mtime_ns), str(compiler.st_size)]
+    record = _cache() / f"{source.stem}-{_digest(map(os.fsencode, words))}"
+    found = _kept(record)
+    if found is not None:
+        return found
+    rule = _run([*command, "-M", str(source)], source).decode()  # for make: `source.o: source.c header.h …`
+    read = [str(source), *shlex.split(rule.replace("\\\n", " "))[1:]]
+    made = _run([*command, "-c", str(source), "-o", "-"], source)
+    _keep(record.with_suffix(".o"), made)
+    _keep(record.with_suffix(".json"), json.dumps({"read": read, "digest": _read(read)}).encode())
+    return made
+
+
+def _kept(record: Path) -> bytes | None:
+    """What was made before, if all that the compiler read for it is as it was then."""
     try:
-        return kept.read_bytes()
-    except OSError:
-        made = _run([*command, "-c", str(source), "-o", "-"], source)
-        _keep(kept, made)
-        return made
+        known = json.loads(record.with_suffix(".json").read_bytes())
+        return record.with_suffix(".o").read_bytes() if _read(known["read"]) == known["digest"] else None
+    except (OSError, ValueError, KeyError, TypeError):  # nothing, or not whole
+        return None
+
+
+def _read(files: Sequence[str]) -> str:
+    return _digest(Path(name).read_bytes() for name in files)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def _clang() -> str:

@@ -30,13 +30,22 @@ def source(tmp_path: Path) -> Path:
 
 def test_what_was_made_is_kept(cache: Path, source: Path) -> None:
     first = clang.compile_program(source)
-    (kept,) = cache.iterdir()
+    (kept,) = cache.glob("*.o")
     kept.write_bytes(b"from the cache")
     assert clang.compile_program(source) == b"from the cache"
     (source.parent / "answer.h").write_text("#define ANSWER 43\n")
     assert clang.compile_program(source) not in (first, b"from the cache")
     assert clang.compile_program(source, (*clang.FLAGS, "-g")) not in (first, b"from the cache")
-    assert len(list(cache.iterdir())) == 3
+    assert clang.compile_program(source).startswith(b"\x7fELF")
+    assert len(list(cache.glob("*.o"))) == 2
+
+
+def test_a_record_that_is_damaged_is_made_again(cache: Path, source: Path) -> None:
+    first = clang.compile_program(source)
+    for damage in (b"", b"{}", b"[]", b"{"):
+        (record,) = cache.glob("*.json")
+        record.write_bytes(damage)
+        assert clang.compile_program(source) == first
 
 
 def test_headers_from_elsewhere(cache: Path, source: Path, tmp_path: Path) -> None:
@@ -56,7 +65,7 @@ def test_another_compiler_is_another_object(cache: Path, source: Path, monkeypat
     (tools / "clang").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     clang.compile_program(source)
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.glob("*.o"))) == 2
 
 
 def test_a_compiler_with_its_version_in_its_name(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
