@@ -14,7 +14,8 @@ from tests.integration.chroot import run_under
 from tests.integration.uml import pytest_inside
 
 FILES = [f"tests/integration/test_bpf_{name}.py" for name in ("program", "loader", "traffic")]
-CHOSEN = "not checksums or by_device"
+# What needs more CPUs than one, or shows nothing new here, is left to the machine's own kernel.
+CHOSEN = "not checksums and not senders and not superpackets or by_device-as_it_was"
 
 
 @pytest.mark.parametrize("files", [FILES[:2], FILES[2:]], ids=["program", "traffic"])
@@ -30,7 +31,7 @@ def test_under_uml(tmp_path: Path, files: list[str]) -> None:
 @pytest.mark.parametrize("suite", ["trixie", "forky"])
 def test_under_the_kernel_of_another_release(tmp_path: Path, suite: str) -> None:
     """Linux 6.12 and newer, but for what needs a compiler there."""
-    argv = ["python3", "-m", "pytest", "-c", "/dev/null", "--rootdir=/collection"]
+    argv = ["python3", "-m", "pytest", "-c", "/dev/null", "--rootdir=/collection"]  # as pytest_under()
     argv += [
         "-o",
         "pythonpath=/collection",

@@ -74,3 +74,23 @@ def loss_4state(chances: Sequence[float], numbers: Iterator[int]) -> Iterator[bo
         else:
             state = "TX_IN_GAP_PERIOD"
         yield lost
+
+
+def gilb_ell_share(chances: Sequence[float]) -> float:
+    """The share of packets that is lost in the long run."""
+    p, r, one_minus_h, one_minus_k = chances
+    return (p * one_minus_h + r * one_minus_k) / (p + r)
+
+
+def four_state_share(chances: Sequence[float]) -> float:
+    """The same: the states are walked until nothing changes any more."""
+    p13, p31, p32, p23, p14 = chances
+    gap, burst, lost, alone = 1.0, 0.0, 0.0, 0.0
+    for _step in range(10_000):
+        gap, burst, lost, alone = (
+            gap * (1 - p13 - p14) + lost * p31 + alone,
+            burst * (1 - p23) + lost * p32,
+            gap * p13 + burst * p23 + lost * (1 - p31 - p32),
+            gap * p14,
+        )
+    return lost + alone
