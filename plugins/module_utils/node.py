@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 INTERFACES = Path("/sys/class/net")
+PINS = "/sys/fs/bpf/impair_testbed"  # the kernel keeps names with dots for itself (kernel/bpf/inode.c, bpf_lookup)
 IFB_NAME = re.compile(r"imp[0-9a-f]{12}")  # of an interface that we make for what arrives at another one
 
 

@@ -12,17 +12,17 @@ import os
 from collections.abc import Iterable, Mapping
 
 from ..errors import StepFailed
+from ..node import PINS
 from . import syscall
 
 ROOT = "/sys/fs/bpf"
-OURS = "impair_testbed"  # the kernel keeps names with dots for itself (kernel/bpf/inode.c, bpf_lookup)
 BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
 _held: dict[int, int] = {}  # descriptors by program: a program lives as long as somebody holds it
 
 
 def folder(namespace: int) -> str:
     """Where the maps of a network namespace are pinned: nodes may share a kernel, and with it this file system."""
-    return os.path.join(ROOT, OURS, f"{namespace:x}")
+    return os.path.join(PINS, f"{namespace:x}")
 
 
 def pin(place: str, objects: Mapping[str, int]) -> None:
@@ -48,7 +48,7 @@ def unpin(place: str, names: Iterable[str]) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(place, name))
         os.rmdir(place)
-        os.rmdir(os.path.join(ROOT, OURS))
+        os.rmdir(PINS)
 
 
 def remove(path: str) -> None:

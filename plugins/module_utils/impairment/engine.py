@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -217,8 +218,9 @@ def _ends(
 ) -> Ends:
     """The rules of programs, IFBs with their trees, and what stands at the ends of interfaces."""
     arriving = [entry for entry in asked if entry.direction == "ingress"]
+    pinned = os.path.isdir(node.PINS)  # a run that was killed may have left them alone
     standing = Memory().keys("hook-") or any(map(node.IFB_NAME.fullmatch, node.interfaces()))
-    if not arriving and not wanted.tables and not standing:
+    if not arriving and not wanted.tables and not standing and not pinned:
         return Ends()
     from ..tc import hooks
     from . import ends, ingress
@@ -228,7 +230,7 @@ def _ends(
     rules: list[Target] = []
     programs = {}
     ids = hooks.programs(rtnetlink)
-    if wanted.tables or ids:
+    if wanted.tables or ids or pinned:
         from ..bpf.lookups import ARRIVING, LEAVING, Lookup
         from ..bpf.rules import RulesDomain
 

@@ -1,0 +1,104 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run that is killed anywhere between loading a BPF program and taking it away: the next one converges, or clears."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from plugins.module_utils.bpf import syscall
+from plugins.module_utils.capabilities import load
+from plugins.module_utils.impairment import engine
+from plugins.plugin_utils import clang
+from plugins.plugin_utils.programs import SOURCE
+from tests.integration.engine import inside, namespace
+from tests.integration.wire import sh
+
+CALLS = 40  # of bpf(2) that a run makes, at most
+DEVICE = "t0"
+CLASS: dict[str, Any] = {"name": "udp", "match": {"port": 7}, "drop": {"every": 3}}
+ASKED: list[dict[str, Any]] = [{"name": DEVICE, "classes": [CLASS]}]
+CHANGED: list[dict[str, Any]] = [{"name": DEVICE, "drop": {"pattern": "01"}}]
+
+
+@pytest.fixture
+def place() -> Iterator[str]:
+    load()
+    with namespace(1) as made, inside(made):
+        yield f"{os.stat('/proc/thread-self/ns/net').st_ino:x}"
+
+
+def standing(place: str) -> str:
+    lines = [f"tc qdisc show dev {DEVICE}", f"tc filter show dev {DEVICE} egress 2>/dev/null || true"]
+    return sh(*lines, f"ls -R /sys/fs/bpf/impair_testbed/{place} 2>/dev/null || true")
+
+
+def killed_at(number: int, what: Any) -> bool:
+    """Whether a run in a process of its own was killed before its `number`th call of bpf(2)."""
+    child = os.fork()
+    if not child:
+        left, call = [number], syscall.bpf
+
+        def counted(*arguments: Any) -> int:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments)
+
+        vars(syscall)["bpf"] = counted
+        code = 1
+        try:
+            what()
+            code = 0
+        finally:
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def test_killed_before_any_call(place: str) -> None:
+    program = engine.Program(clang.compile_program(SOURCE), "")
+    before = standing(place)
+
+    def applied(asked: list[dict[str, Any]]) -> engine.Outcome:
+        return engine.apply(asked, [], program=program)
+
+    number = 0
+    while killed_at(number, lambda: applied(ASKED)):
+        if number % 2:
+            applied(ASKED)
+            assert not applied(ASKED).report.changed
+            shown = standing(place)
+            assert shown.count("direct-action") == 1 and "rules" in shown
+            killed_at(number, lambda: applied(CHANGED))
+            applied(CHANGED)
+            assert standing(place).count("direct-action") == 1
+        else:
+            killed_at(number // 2, engine.clear)
+        engine.clear()
+        assert standing(place) == before
+        number += 1
+    assert 10 < number < CALLS
+    engine.clear()
+    assert standing(place) == before
+
+
+def test_pins_that_are_gone_are_made_again(place: str) -> None:
+    """The program has its maps still: the count goes on, and nothing is loaded anew but the value that changes."""
+    program = engine.Program(clang.compile_program(SOURCE), "")
+    engine.apply(ASKED, [], program=program)
+    shown = sh(f"tc filter show dev {DEVICE} egress")
+    sh(f"rm -r /sys/fs/bpf/impair_testbed/{place}")
+    assert not engine.apply(ASKED, [], program=program).report.changed
+    changed = [{"name": DEVICE, "classes": [{**CLASS, "drop": {"every": 5}}]}]
+    assert len(engine.apply(changed, [], program=program).report.steps) == 1
+    assert sh(f"tc filter show dev {DEVICE} egress") == shown
+    assert "rules" in standing(place)
+    engine.clear()
