@@ -37,6 +37,24 @@ def throwaway_namespace(what: str) -> Iterator[None]:
         os.close(home)
 
 
+@contextmanager
+def entered(path: str) -> Iterator[None]:
+    """Run the block in the network namespace of a file; sockets that it opens stay there. Raises OSError."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _libc_call("setns", there, CLONE_NEWNET)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _libc_call("setns", home, CLONE_NEWNET)
+    finally:
+        os.close(home)
+
+
 def _enter_new(what: str) -> None:
     try:
         _libc_call("unshare", CLONE_NEWNET)

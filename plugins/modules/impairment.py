@@ -55,6 +55,14 @@ options:
     description: Replace a root qdisc that was not made by this collection; it is remembered, and restored by O(state=absent).
     type: bool
     default: false
+  offloads:
+    description:
+      - What happens to offloads that gather packets into superpackets, where single packets are to suffer something; docs/offloads.md says where that is.
+      - V(manage) has single packets there for as long as it is so, and gives back what stood before.
+      - V(keep) leaves them alone. Superpackets then suffer as one; the counters of M(impair.testbed.testbed_info) tell how many came.
+    type: str
+    choices: [manage, keep]
+    default: manage
   program:
     description: The compiled BPF program, or why there is none. The action plugin fills it in where something asked may need it; it is not written by hand.
     type: dict
@@ -166,6 +174,7 @@ def run(params, check, warn):
         params["confirm_within"],
         check,
         program,
+        params["offloads"],
     )
     for warning in outcome.warnings:
         warn(warning)
@@ -183,6 +192,7 @@ def main():
             "calibration": {"type": "list", "elements": "dict", "default": []},
             "confirm_within": {"type": "int", "default": 60},
             "purge": {"type": "bool", "default": False},
+            "offloads": {"type": "str", "choices": ["manage", "keep"], "default": "manage"},
             "program": {
                 "type": "dict",
                 "options": {

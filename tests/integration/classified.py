@@ -178,9 +178,7 @@ def counted(device: str, classes: Sequence[Mapping[str, Any]]) -> Counter[str]:
     shown = sh(f"tc -s class show dev {device}")
     found = re.findall(r"class htb (\S+) .*?rate (\S+) .*\n Sent \d+ bytes (\d+) pkt", shown)
     names = {f"{100 + index}Mbit": str(entry["name"]) for index, entry in enumerate(classes)}
-    return Counter(
-        {names.get(rate, NOBODY): int(packets) for classid, rate, packets in found if classid != "7e57:1"}
-    )
+    return Counter({names.get(rate, NOBODY): int(packets) for classid, rate, packets in found if classid != "7e57:1"})
 
 
 def taken(

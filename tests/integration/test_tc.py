@@ -44,9 +44,7 @@ TREES = {
     "quantum": htb({**ONE, "quantum": 3000}),
     "ceil and bursts": htb({**ONE, "ceil": "10mbit", "burst": "15kB", "cburst": "30KiB"}),
     "prio, overhead, mpu": htb({**ONE, "prio": 3, "overhead": 24, "mpu": 64}),
-    "more than 32 bits of rate": htb(
-        {**ONE, "rate": "40gbit", "ceil": "80gbit", "burst": "40kB", "cburst": "80kB"}
-    ),
+    "more than 32 bits of rate": htb({**ONE, "rate": "40gbit", "ceil": "80gbit", "burst": "40kB", "cburst": "80kB"}),
     "children, prio on the inner class": htb(
         {**ONE, "prio": 5, "quantum": 2000}, {"classid": "1:2", "parent": "1:1", "prio": 1}
     ),

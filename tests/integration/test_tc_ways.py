@@ -78,9 +78,7 @@ def filters(draw: st.DrawFn, minors: list[int], inner: list[int]) -> list[dict[s
     return found
 
 
-@settings(
-    max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(trees(), min_size=2, max_size=3))
 def test_any_way_leads_to_what_tc_makes(benches: list[Bench], way: list[oracle.Tree]) -> None:
     ours, straight, theirs, typed = benches

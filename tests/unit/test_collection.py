@@ -56,7 +56,10 @@ def _copy_checkout(target: Path) -> None:
     """What git tracks, and what is new and not ignored: never caches or results."""
     listed = subprocess.run(
         ["git", "-c", f"safe.directory={CHECKOUT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT, capture_output=True, text=True, check=True,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
         if (CHECKOUT / name).is_file():

@@ -178,11 +178,6 @@ def _warned(entry: TrafficClass) -> list[str]:
     warnings = []
     if _dropped_by("iptables", entry):
         warnings.append(f"{entry.path}.{statistic.COUNTS_APART}")
-    if shape.loses_superpackets(asked):
-        warnings.append(
-            f"{entry.path}.queue: packets that TSO or GRO gathered come as one of up to 64 KiB, and a smaller buffer "
-            "loses them whole; switch these offloads off"
-        )
     if asked.enabled and asked.netem.jitter and asked.keep_order:
         warnings.append(
             f"{entry.path}.jitter: keeping the order shifts the delay upwards; "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import bridge_netfilter, bytecode, guard, node
 from ..capabilities import forget, load
@@ -18,8 +18,11 @@ from ..memory import Memory
 from ..netlink import Socket
 from ..tc.actions import ActionsDomain
 from ..tc.domain import TcDomain, forget_restored, interfaces_with_root
-from . import backends, model, shape
+from . import backends, model, shape, superpackets
 from . import compile as compiler
+
+if TYPE_CHECKING:
+    from ..offloads import OffloadsDomain
 
 CHAINS_STAND = "impairment-chains"  # remembered while drops are, or were, counted by iptables
 
@@ -51,11 +54,12 @@ def apply(
     confirm_within: float = 0,
     check: bool = False,
     program: Program = NO_PROGRAM,
+    offloads: str = "manage",
 ) -> Outcome:
     """Converge the node to `interfaces`; an interface that is no longer among them is as it was before us.
 
     management: matches that pass unimpaired, None for tcp 22 of the controller. confirm_within: seconds until an
-    unconfirmed change is taken back, 0 for never.
+    unconfirmed change is taken back, 0 for never. offloads: `keep` leaves alone what gathers packets.
     """
     asked = model.parse(interfaces)
     passing = _management(management) + model.parse_management(calibration, "impairment_calibration")
@@ -70,7 +74,9 @@ def apply(
             domain.claim(wanted.trees[name], shape.ROOT_HANDLE, purge)
         leaving = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink) if name not in domains]
         ends = _ends(rtnetlink, asked, wanted, facts, program.code)
+        singly = _offloads(rtnetlink, superpackets.needs(asked) if offloads == "manage" else ())
         targets = [
+            *_single_targets(singly),
             *_netfilter(wanted.counted, passing, facts, check),
             *ends.rules,
             Target(ActionsDomain(rtnetlink), wanted.actions),
@@ -79,15 +85,18 @@ def apply(
             *ends.ifbs,
             *ends.hooks,
         ]
+        warnings = wanted.warnings + (singly.warnings() if singly else [])
+        if offloads != "manage":
+            warnings += superpackets.warnings(asked)
         if check:
-            return Outcome(converge(targets, check), wanted.backends, wanted.warnings, None)
+            return Outcome(converge(targets, check), wanted.backends, warnings, None)
         try:
             report, pending = _on_trial(targets, rtnetlink, confirm_within)
         finally:
             _forget_restored(rtnetlink)
         _tidy(rtnetlink, ends.rules)
         _forget_netfilter(wanted.counted)
-    return Outcome(report, wanted.backends, wanted.warnings, pending)
+    return Outcome(report, wanted.backends, warnings, pending)
 
 
 def _check_ingress(asked: Sequence[model.Interface], present: Sequence[str]) -> None:
@@ -130,6 +139,7 @@ def clear(check: bool = False) -> Report:
         domains = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink)]
         ends = _ends(rtnetlink, (), compiler.NOTHING, None, b"")
         targets = [
+            *_single_targets(_offloads(rtnetlink, ())),
             *_netfilter((), (), None, check),
             *ends.rules,
             Target(ActionsDomain(rtnetlink), ()),
@@ -148,6 +158,19 @@ def clear(check: bool = False) -> Report:
             bytecode.forget()
             forget()
         return report
+
+
+def _offloads(rtnetlink: Socket, needs: Sequence[tuple[str, str]]) -> OffloadsDomain | None:
+    """None on a node where nothing needs single packets, or did."""
+    if not needs and not Memory().keys("offloads-"):
+        return None
+    from ..offloads import OffloadsDomain
+
+    return OffloadsDomain(rtnetlink, needs)
+
+
+def _single_targets(singly: OffloadsDomain | None) -> list[Target]:
+    return [Target(singly, singly.desired())] if singly else []
 
 
 def _netfilter(
@@ -260,6 +283,8 @@ def _forget_restored(rtnetlink: Socket) -> None:
         from ..tc import hooks
 
         hooks.forget_restored(rtnetlink)
+    if singly := _offloads(rtnetlink, ()):
+        singly.forget_restored()
 
 
 def _forget_netfilter(counted: Sequence[model.Interface]) -> None:

@@ -156,8 +156,14 @@ DROPS = [
     whole("drop.across", "list", drop={"every": 20, "across": "eth0"}),
     whole("drop.across[1]", "interface name", drop={"every": 20, "across": ["eth0", "eth 1"]}),
     whole("drop.across", "see eth1", drop={"every": 20, "across": ["eth0", "eth1"]}),
-    Refused([{"name": "eth0", "drop": {"every": 20, "across": ["eth0", "eth1"]}},
-             {"name": "eth1", "drop": {"every": 10, "across": ["eth0", "eth1"]}}], "[0].drop.across", "same drop"),
+    Refused(
+        [
+            {"name": "eth0", "drop": {"every": 20, "across": ["eth0", "eth1"]}},
+            {"name": "eth1", "drop": {"every": 10, "across": ["eth0", "eth1"]}},
+        ],
+        "[0].drop.across",
+        "same drop",
+    ),
     Refused([{"name": "eth0", "drop": {"every": 20, "across": ["eth1", "eth2"]}}], "[0].drop.across", "see eth0"),
     whole("drop", "one of every, pattern", drop={"every": 20, "pattern": "01"}),
     whole("drop.pattern", "digits 0 and 1", drop={"pattern": ""}),

@@ -74,9 +74,7 @@ def codec(kind: str) -> Kind:
 def parse(value: object, path: str) -> Action:
     """An action of its own, or with `index` alone one that exists. Raises InvalidInput with the path."""
     if not isinstance(value, Mapping):
-        raise InvalidInput(
-            path, value, "write a mapping with kind, and the kind's parameters or an index"
-        )
+        raise InvalidInput(path, value, "write a mapping with kind, and the kind's parameters or an index")
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in SIZES:
         raise InvalidInput(f"{path}.kind", kind, "known kinds of actions: " + ", ".join(SIZES))
