@@ -82,7 +82,7 @@ options:
     type: str
   maps:
     description:
-      - Entries by map and key, as C({map: {key: value}}). Others are left alone.
+      - Entries as a mapping of maps to mappings of keys to values. Others are left alone.
       - A number fits keys and values of 1, 2, 4 and 8 bytes, in the node's byte order. All others are written as bytes, as bpftool has them,
         such as C(hex 0a 00 00 01).
     type: dict

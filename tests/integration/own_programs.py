@@ -28,7 +28,7 @@ char licence[] SEC("license") = "GPL";
 #define MAP(name, kind, entries, keys, values) \\
     struct { int (*type)[kind]; int (*max_entries)[entries]; keys *key; values *value; } name SEC(".maps")
 """
-# Drops what the map says, by the packet's first payload byte behind IPv4 and UDP; counts all.
+# Verdicts by the packet's protocol, -1 where none is told; counts all.
 VERDICTS = """
 MAP(seen, BPF_MAP_TYPE_ARRAY, 1, unsigned, unsigned long);
 MAP(verdicts, BPF_MAP_TYPE_HASH, 16, unsigned short, int);
@@ -45,12 +45,16 @@ SEC("classifier") int verdict(struct __sk_buff *skb)
 """
 # What the verifier refuses: a look-up's result that nobody checked.
 UNCHECKED = """
-MAP(seen, BPF_MAP_TYPE_ARRAY, 1, unsigned, unsigned long);
+MAP(rules, BPF_MAP_TYPE_HASH, 16, unsigned, int);
 SEC("classifier") int unchecked(struct __sk_buff *skb)
 {
-    unsigned zero = 0;
-    return *(unsigned long *)lookup(&seen, &zero);
+    unsigned key = skb->protocol;
+    return *(int *)lookup(&rules, &key);
 }
+"""
+# Also: a byte that the packet may not have.
+BEYOND = """
+SEC("classifier") int beyond(struct __sk_buff *skb) { return *(unsigned char *)(unsigned long)skb->data; }
 """
 # A loop without an end, whose way the verifier follows until it gives up.
 ENDLESS = """
@@ -85,9 +89,13 @@ class Own:
 
     def run(self, check: bool = False, **asked: Any) -> Report:
         """What the module does; `asked`: its parameters beside name and interface."""
-        common = {"name": "mine", "interface": self.device, "priority": 100, "object": "own.o"}
         with inside(self.place):
-            return attach.run({**common, **asked}, check)[0]
+            return self.run_here(check, **asked)
+
+    def run_here(self, check: bool = False, **asked: Any) -> Report:
+        """By a process that is in the namespace already."""
+        common = {"name": "mine", "interface": self.device, "priority": 100, "object": "own.o"}
+        return attach.run({**common, **asked}, check)[0]
 
     def shell(self, *lines: str) -> str:
         with inside(self.place):

@@ -139,7 +139,9 @@ def test_what_is_not_there() -> None:
 
 def test_the_verifiers_last_words() -> None:
     """A program that returns what it never set."""
-    with pytest.raises(StepFailed, match=r"load the BPF program bad` failed: .*; the verifier says: .*R0 !read_ok"):
+    with pytest.raises(
+        StepFailed, match=r"load the BPF program bad` failed: the kernel's verifier refuses it: .*R0 !read_ok"
+    ):
         syscall.load(syscall.SCHED_CLS, b"\x95" + bytes(7), "GPL", "bad")
 
 

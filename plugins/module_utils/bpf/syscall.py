@@ -31,6 +31,7 @@ NAME_SIZE = 16  # BPF_OBJ_NAME_LEN, with the zero at the end
 REQUEST_SIZE = 128  # zeros behind what a kernel knows are no fault
 TRIES, PAUSE = 50, 0.005  # and seconds: the verifier gives up for a signal, and asks to be called again
 LOG_SIZE, LOG_LINES = 1 << 20, 12
+LOG_STEPS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS (linux/bpf_verifier.h): 4 has what is wrong alone
 MOST_MAPS = 64  # of one program that info tells
 MAP_INFO = struct.Struct("=IIIIII16s")
 PROG_INFO = struct.Struct("=II8sIIQQQIIQ16s")
@@ -155,12 +156,18 @@ def load(kind: int, code: bytes, licence: str, name: str = "") -> int:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EINVAL, errno.E2BIG):
             raise _refusal(error, what) from None
-    try:
-        return bpf(PROG_LOAD, request(1))  # again, for what the verifier says: a log costs time
-    except OSError as error:
-        lines = log.value.decode(errors="replace").strip().splitlines()[-LOG_LINES:]
-        said = "; ".join(line.strip() for line in lines if not line.startswith(("processed ", "verification time")))
-        raise StepFailed(what, f"{error.strerror}; the verifier says: {said or 'nothing'}") from None
+        long = error.errno == errno.E2BIG  # for what has a million steps a log of all takes seconds
+    reason = ""
+    for level in (LOG_WORDS,) if long else (LOG_STEPS, LOG_WORDS):  # again, for what the verifier says
+        try:
+            return bpf(PROG_LOAD, request(level))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno != errno.ENOSPC:  # the steps fill the log; before Linux 6.4 its end is then missing
+                break
+    lines = log.value.decode(errors="replace").strip().splitlines()[-LOG_LINES:]
+    said = "; ".join(line.strip() for line in lines if not line.startswith(("processed ", "verification time")))
+    raise StepFailed(what, f"the kernel's verifier refuses it: {said}" if said else reason)
 
 
 def pin(descriptor: int, path: str) -> None:
