@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import random
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -20,6 +21,10 @@ from tests.integration.bpf_program import ALL, ALWAYS, DROP, EVERYTHING, EXACTLY
 from tests.oracle import chance, packets
 
 PACKET = bytes(12) + b"\x08\x00" + bytes(60)
+WITH_IPV4 = (
+    bytes(12) + b"\x08\x00" + struct.pack("!BBHIBBH8s", 0x45, 7, 60, 0, 64, packets.UDP, 0, b"fromto--") + bytes(60)
+)
+WITH_IPV6 = bytes(12) + b"\x86\xdd" + struct.pack("!IHBB32s", 0x60300000, 30, packets.UDP, 64, b"A" * 32) + bytes(60)
 PART = 5 if kernel.GIVEN.exists() else 1  # a virtual machine, whose interpreter is slow, sees one of five examples
 DROPPED = Rule(drop=Chooser(kind=ALL))
 NAMES = [name for name, *_kind in Fields._fields_]
@@ -129,6 +134,15 @@ def test_a_packet_with_any_bytes_changed(program: Loaded, built: packets.Built, 
     changed = runnable(bytes(data))
     wanted = fields(packets.read(changed))
     assert is_exactly(program, changed, wanted), differing(program, changed, wanted)
+
+
+@pytest.mark.parametrize("whole", [WITH_IPV4, WITH_IPV6], ids=["ipv4", "ipv6"])
+def test_any_version_and_length_of_an_ip_header(program: Loaded, whole: bytes) -> None:
+    exact_shape(program)
+    for first in range(256):
+        data = whole[:14] + bytes([first]) + whole[15:]
+        wanted = fields(packets.read(data))
+        assert is_exactly(program, data, wanted), (first, differing(program, data, wanted))
 
 
 @examples(200)

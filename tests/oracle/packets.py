@@ -224,7 +224,7 @@ def _summed(packet: bytes, frame: Frame, without: bool) -> bytes:
 @st.composite
 def _ipv4(draw: st.DrawFn) -> tuple[int, bytes, dict[str, Any]]:
     protocol, segment, facts = draw(_transport((ICMP, TCP, TCP, UDP, UDP, SCTP, 47, 0, 44, 51)))
-    fragment = draw(st.sampled_from((0, 0, 0x4000, 0x2000, 0x2001, 0x1FFF)))
+    fragment = draw(st.sampled_from((0, 0, 0x4000, 0x2000, 0x2001, 0x1000)))
     options = 4 * draw(st.sampled_from((0, 0, 0, 1, 10)))
     addresses, tos = draw(st.binary(min_size=8, max_size=8)), draw(st.integers(0, 255))
     size = 20 + options
@@ -251,8 +251,8 @@ def _ipv6(draw: st.DrawFn) -> tuple[int, bytes, dict[str, Any]]:
     for kind, following in zip(kinds, followers):
         words = draw(st.integers(0, 3))
         if kind == FRAGMENT:
-            offset = draw(st.sampled_from((0, 0, 1, 8)))  # bit 0: more come; from bit 3: where this one belongs
-            headers += struct.pack("!BBHI", following, 0, offset, 9)
+            offset = draw(st.sampled_from((0, 0, 1, 8, 0x8000)))  # bit 0: more come; from bit 3: where this one belongs
+            headers += struct.pack("!BBHI", following, 9, offset, 9)  # the 9s mean nothing
             if offset >= 8:
                 whole, protocol, segment = False, (0 if following in EXTENSIONS else following), b"later" + segment
                 break

@@ -98,8 +98,8 @@ def read(data: bytes, name: str) -> Object:
     """Take an object file apart; `name` is what errors call it. Raises BadObject."""
     try:
         return _read(data, name)
-    except (struct.error, ValueError, IndexError) as error:
-        reason = "it ends early, or is damaged" if isinstance(error, struct.error) else str(error)
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it ends early, or is damaged"
         raise BadObject(f"{name} cannot be used as a BPF object: {reason}") from None
 
 

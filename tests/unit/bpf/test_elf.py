@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plugins.module_utils.bpf import elf, program
@@ -142,8 +142,13 @@ def objects() -> list[bytes]:
     return [built("maps.c", "-g"), built("calls.c"), built("variables.c")]
 
 
-@given(st.integers(0, 2), st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=8)), max_size=4))
-@example(0, [])
+PLACES = st.one_of(st.integers(0, 63), st.integers(0, 5000), st.integers(-1000, -1))  # the header; all; the sections
+BYTES = st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from((b"\xff" * 8, b"\xff\xff\xff\x7f", bytes(8))))
+
+
+@settings(max_examples=400)
+@given(st.integers(0, 2), st.lists(st.tuples(PLACES, BYTES), max_size=4))
+@example(0, [(40, b"\xff" * 8)])
 def test_a_file_with_any_bytes_changed(which: int, changes: list[tuple[int, bytes]]) -> None:
     data = bytearray(objects()[which])
     for place, change in changes:
