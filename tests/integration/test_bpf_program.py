@@ -145,6 +145,19 @@ def test_any_version_and_length_of_an_ip_header(program: Loaded, whole: bytes) -
         assert is_exactly(program, data, wanted), (first, differing(program, data, wanted))
 
 
+@pytest.mark.parametrize("count", [7, 8, 9])
+def test_as_many_extension_headers_as_are_followed(program: Loaded, count: int) -> None:
+    """Behind more than eight of them is no protocol."""
+    exact_shape(program)
+    kinds = [packets.OPTIONS] * (count - 1) + [packets.UDP]
+    headers = b"".join(struct.pack("!BB6x", kind, 0) for kind in kinds)
+    head = struct.pack("!IHBB32s", 0x60000000, len(headers) + 8, packets.HOP, 64, b"A" * 32)
+    data = bytes(12) + b"\x86\xdd" + head + headers + b"\1\2\3\4\0\x08\0\0"
+    wanted = packets.read(data)
+    assert (wanted.protocol, wanted.ports) == ((packets.UDP, 1) if count <= 8 else (0, 0))
+    assert is_exactly(program, data, fields(wanted)), differing(program, data, fields(wanted))
+
+
 @examples(200)
 @given(st.sampled_from((b"\x08\x00\x45", b"\x08\x00", b"\x86\xdd\x60", b"\x81\x00", b"")), st.binary(max_size=120))
 def test_a_packet_of_anything(program: Loaded, head: bytes, rest: bytes) -> None:
