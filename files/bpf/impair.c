@@ -577,10 +577,7 @@ static inline void count(struct __sk_buff *skb, struct state *state)
 	}
 }
 
-static inline int is_chosen(const struct chooser *chooser, struct state *state, __u64 number, __u32 which)
-{
-	return chooser->kind != NEVER && chosen(chooser, state, number, which);
-}
+#define IS_CHOSEN(which, chooser) (rule->uses & 1 << (which) && chosen(&rule->chooser, state, number, which))
 
 /* What is dropped suffers nothing else. Mark and priority come before the copy, so that both have them; corruption comes
  * behind it, so that the copy is intact (the helper that changes bytes gives this packet bytes of its own).
@@ -591,17 +588,17 @@ static inline int suffer(struct __sk_buff *skb, const struct rule *rule, struct 
 	__u64 number = __sync_fetch_and_add(&state->seen, 1);
 
 	count(skb, state);
-	if (is_chosen(&rule->drop, state, number, DROP)) {
+	if (IS_CHOSEN(DROP, drop)) {
 		__sync_fetch_and_add(&state->dropped, 1);
 		return TC_ACT_SHOT;
 	}
-	if (is_chosen(&rule->mark, state, number, MARK)) {
+	if (IS_CHOSEN(MARK, mark)) {
 		skb->mark = (skb->mark & ~rule->mark_mask) | rule->mark_value;
 		__sync_fetch_and_add(&state->marked, 1);
 	}
-	if (is_chosen(&rule->duplicate, state, number, DUPLICATE) && duplicate(skb, arrives))
+	if (IS_CHOSEN(DUPLICATE, duplicate) && duplicate(skb, arrives))
 		__sync_fetch_and_add(&state->duplicated, 1);
-	if (is_chosen(&rule->corrupt, state, number, CORRUPT) && corrupt(skb, rule, packet))
+	if (IS_CHOSEN(CORRUPT, corrupt) && corrupt(skb, rule, packet))
 		__sync_fetch_and_add(&state->corrupted, 1);
 	return TC_ACT_UNSPEC;
 }

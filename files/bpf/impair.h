@@ -69,6 +69,8 @@ enum corruption_base { PAYLOAD, TRANSPORT, NETWORK };
 
 /* Hash `rules`: what packets suffer. A new value is one map update; `states` stays as it is. */
 struct rule {
+	__u32 uses; /* bit n: the nth of the choosers is not NEVER; so a packet touches no more of a rule than it needs */
+	__u32 zero;
 	struct chooser drop, corrupt, duplicate, mark;
 	__u32 base;           /* enum corruption_base: what `offset` counts from; without ports PAYLOAD is behind the IP header */
 	__u32 offset, length; /* in bytes; what lies behind the packet's end is left out */

@@ -62,6 +62,8 @@ class Chooser(ctypes.Structure):
 
 class Rule(ctypes.Structure):
     _fields_ = [
+        ("uses", u32),
+        ("zero", u32),
         ("drop", Chooser),
         ("corrupt", Chooser),
         ("duplicate", Chooser),
@@ -159,6 +161,8 @@ class Loaded:
 
     def rule(self, number: int, rule: Rule, state: State | None = None) -> None:
         """Set a rule, and where it stands unless it stands already."""
+        choosers = (rule.drop, rule.corrupt, rule.duplicate, rule.mark)
+        rule.uses = sum(1 << place for place, chooser in enumerate(choosers) if chooser.kind)
         syscall.update(self.maps["rules"], _number(number), bytes(rule))
         if state or syscall.lookup(self.maps["states"], _number(number), SIZES["states"][1]) is None:
             syscall.update(self.maps["states"], _number(number), bytes(state or State()))

@@ -17,13 +17,14 @@ _FIELDS = struct.Struct("=16s16s6s6s2s2s2sHIIBBBB")
 _SHAPE = struct.Struct("=II")
 _MATCH = struct.Struct("=I")
 _TARGET = struct.Struct("=III")
+_RULE = struct.Struct("=II")
 _CHOOSER = struct.Struct("=IIIIQ5II")
 _CORRUPTION = struct.Struct(f"=IIII{MOST_CORRUPTED}s")
 _MARK = struct.Struct("=II")
 _STATE = struct.Struct("=8Q4I")
 
 CHOOSER_SIZE = _CHOOSER.size + PATTERN_BITS // 8
-RULE_SIZE = 4 * CHOOSER_SIZE + _CORRUPTION.size + _MARK.size + LABEL
+RULE_SIZE = _RULE.size + 4 * CHOOSER_SIZE + _CORRUPTION.size + _MARK.size + LABEL
 SHAPE_SIZE = _FIELDS.size + _SHAPE.size
 MATCH_SIZE = _FIELDS.size + _MATCH.size
 TARGET_SIZE = _TARGET.size
@@ -102,11 +103,13 @@ class Rule(NamedTuple):
     label: str = ""
 
     def pack(self) -> bytes:
-        choosers = b"".join(one.pack() for one in (self.drop, self.corrupt, self.duplicate, self.mark))
+        choosers = (self.drop, self.corrupt, self.duplicate, self.mark)
+        uses = sum(1 << place for place, one in enumerate(choosers) if one.kind != NEVER)
         base, offset, xor, fix = self.corruption
         corruption = _CORRUPTION.pack(base, offset, len(xor), fix, xor)
         label = self.label.encode()[: LABEL - 1].decode(errors="ignore").encode()
-        return choosers + corruption + _MARK.pack(*self.set_mark) + label.ljust(LABEL, b"\0")
+        head = _RULE.pack(uses, 0) + b"".join(one.pack() for one in choosers)
+        return head + corruption + _MARK.pack(*self.set_mark) + label.ljust(LABEL, b"\0")
 
 
 class State(NamedTuple):
@@ -147,9 +150,11 @@ def trimmed(chances: Sequence[int]) -> tuple[int, ...]:
 
 def unpack_rule(data: bytes) -> Rule:
     """Of RULE_SIZE bytes."""
-    drop, corrupt, duplicate, marked = (unpack_chooser(data[number * CHOOSER_SIZE :]) for number in range(4))
-    base, offset, length, fix, xor = _CORRUPTION.unpack_from(data, 4 * CHOOSER_SIZE)
-    value, mask = _MARK.unpack_from(data, 4 * CHOOSER_SIZE + _CORRUPTION.size)
+    places = range(_RULE.size, _RULE.size + 4 * CHOOSER_SIZE, CHOOSER_SIZE)
+    drop, corrupt, duplicate, marked = (unpack_chooser(data[place:]) for place in places)
+    behind = _RULE.size + 4 * CHOOSER_SIZE
+    base, offset, length, fix, xor = _CORRUPTION.unpack_from(data, behind)
+    value, mask = _MARK.unpack_from(data, behind + _CORRUPTION.size)
     label = data[-LABEL:].split(b"\0", 1)[0].decode(errors="replace")
     corruption = Corruption(base, offset, xor[:length], bool(fix))
     return Rule(drop, corrupt, duplicate, marked, corruption, (value, mask), label)
