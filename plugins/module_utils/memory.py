@@ -13,6 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .namespace import number
+
 KERNEL = Path("/run/impair.testbed/before")
 FILES = Path("/var/lib/impair.testbed/before")
 
@@ -20,8 +22,9 @@ FILES = Path("/var/lib/impair.testbed/before")
 class Memory:
     """A folder of small JSON records, each written whole or not at all."""
 
-    def __init__(self, folder: Path = KERNEL) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder`: else that of the network namespace that we are in, as nodes may share a kernel and its /run."""
+        self._folder = folder or KERNEL / f"{number():x}"
 
     def recall(self, key: str) -> Any:
         """The record, or None."""
@@ -47,7 +50,7 @@ class Memory:
         """Drop the record, and the folders that it leaves empty."""
         path = self._path(key)
         path.unlink(missing_ok=True)
-        for folder in (path.parent, path.parent.parent):
+        for folder in list(path.parents)[:3]:
             try:
                 folder.rmdir()
             except OSError:

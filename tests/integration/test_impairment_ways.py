@@ -42,7 +42,7 @@ def apply(asked: Asked, check: bool = False) -> engine.Outcome:
 
 def remembered() -> list[Path]:
     """Of the interfaces of this node."""
-    return [path for name in ways.IMPAIRED for path in Path("/run/impair.testbed/before").glob(f"*-{name}.json")]
+    return [path for name in ways.IMPAIRED for path in Path("/run/impair.testbed/before").glob(f"*/*-{name}.json")]
 
 
 def walk(node: Node, way: list[Asked]) -> None:

@@ -76,7 +76,7 @@ def clean(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def remains() -> str:
     """Qdiscs, links, actions, and what we remember."""
     shown = sh("tc qdisc show", "ip -o link show", "tc actions list action gact; tc actions list action mirred")
-    return shown + "\n".join(sorted(map(str, BEFORE.glob("*"))))
+    return shown + "\n".join(sorted(map(str, BEFORE.rglob("*"))))
 
 
 def apply(*asked: dict[str, Any], management: Any = ()) -> list[str]:
