@@ -7,17 +7,20 @@ impairments that its kernel carries. Knows the engine's vocabulary, and nothing 
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from plugins.module_utils.capabilities import load
 from tests.integration.engine import Prompt, inside, namespace
-from tests.integration.places import Netns
+from tests.integration.places import run
 
 BRIDGED, ALONE, OTHER = ("w0", "w1"), "w2", "w3"  # OTHER is never asked for
 IMPAIRED = (*BRIDGED, ALONE)
@@ -51,10 +54,13 @@ Shown = dict[str, list[str]]
 class Node:
     """What stands on the node, by the tools of Linux."""
 
-    def __init__(self, place: Netns, prompt: Prompt) -> None:
-        self.place, self._prompt = place, prompt
-        self._iptables = "iptables-legacy" if load()["iptables.legacy"] is True else "iptables-nft"
-        prompt.run(FOREIGN.format(iptables=self._iptables))
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self.memory = Path(f"/run/impair.testbed/before/{os.stat('/proc/thread-self/ns/net').st_ino:x}")
+        able = [name for name in ("iptables-legacy", "iptables-nft") if load()[name.replace("-", ".")] is True]
+        saving = (*able, *(f"ip6{name[2:]}" for name in able), "ebtables")
+        self._saves = "\n".join(f"{name}-save | sed 's/^[:-]/{name} &/'" for name in saving)
+        prompt.run(FOREIGN.format(iptables=able[0]))
         self.untouched = self.shown()
 
     def shown(self) -> Shown:
@@ -73,14 +79,38 @@ class Node:
         parts = [part.splitlines() for part in re.split(r"^qdisc pfifo a5a5: .*\n", told, flags=re.MULTILINE)]
         assert len(parts) == len(places) + 1, told
         found = dict(zip([*places, "actions"], parts))
-        saved = self._prompt.run(f"{self._iptables}-save -t mangle; ebtables-save; ls /sys/class/net")
-        found["chains"] = [re.sub(r"\[\d+:\d+\]", "", line) for line in saved.splitlines() if line[:1] != "#"]
+        found["maps"] = _maps(told)
+        saved = self._prompt.run(f"exec 2>/dev/null\n{self._saves}\nls /sys/class/net")
+        # Emptied tables stay, with the chains that the kernel has in them; counters are left out.
+        kept = [line for line in saved.splitlines() if not re.match(r"\*|#|COMMIT|\S+ :\S+ [A-Z]", line)]
+        found["chains"] = [re.sub(r"\[\d+:\d+\]", "", line) for line in kept]
         return found
 
     def others(self, shown: Shown) -> list[str]:
         """Lines of what other people made that are not there any more."""
         places = [f"{OTHER} queues", f"{OTHER} root", f"{ALONE} ingress", f"{ALONE} egress", "chains"]
         return [line for place in places for line in self.untouched[place] if line not in shown[place]]
+
+
+def _maps(filters: str) -> list[str]:
+    """What bpftool shows of the maps of our programs among these filters, counts aside."""
+    programs = re.findall(r"impair\S* direct-action .*?\bid (\d+)", filters)
+    if not programs:
+        return []
+    lines = []
+    numbers = [
+        number for one in _bpftool([f"prog show id {number}" for number in programs]) for number in one["map_ids"]
+    ]
+    told = _bpftool([f"map {verb} id {number}" for number in numbers for verb in ("show", "dump")])
+    for one, entries in zip(told[::2], told[1::2]):
+        if one["name"] != "states":
+            lines += sorted(f"{one['name']} {' '.join(entry['key'] + entry['value'])}" for entry in entries)
+    return lines
+
+
+def _bpftool(commands: Sequence[str]) -> list[Any]:
+    done = run(["bpftool", "-j", "batch", "file", "-"], stdin="".join(f"{line}\n" for line in commands))
+    return [told["output"] for told in json.loads(done.stdout)]
 
 
 @contextmanager
@@ -91,9 +121,20 @@ def node() -> Iterator[Node]:
         prompt = Prompt(place.name)
         try:
             with inside(place):
-                yield Node(place, prompt)
+                yield Node(prompt)
         finally:
             prompt.close()
+
+
+def different(found: Shown, wanted: Shown) -> Shown:
+    """Lines that one of them has alone, or, where only their order differs, all."""
+    lines = {}
+    for place in sorted(found.keys() | wanted.keys()):
+        here, there = found.get(place, []), wanted.get(place, [])
+        if here != there:
+            lines[place] = [f"+{line}" for line in here if line not in there]
+            lines[place] += [f"-{line}" for line in there if line not in here] or here + there
+    return lines
 
 
 def normal(shown: Shown) -> Shown:
@@ -128,6 +169,8 @@ def _filters(lines: Sequence[str]) -> list[str]:
 def _filter(text: str) -> str:
     """Without its numbers, and without the index of an action of its own."""
     text = re.sub(r"index \d+ ref 1 bind 1|pref \d+|fh \S+|order \d+ key ht \S+ bkt \S+|ref \d+ bind \d+", "", text)
+    if " direct-action " in text:
+        text = re.sub(r"\b(id|load_time) \d+", "", text)
     if " flower " in text:
         text = re.sub(r"handle 0x\w+ ", "", text)
     return " ".join(text.split())
@@ -141,6 +184,12 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "priority": st.integers(0, 7),
     "enabled": st.booleans(),
     "drop": st.builds(dict, every=st.integers(1, 50)),
+}
+CHOSEN: dict[str, list[Any]] = {  # by a BPF program
+    "drop": [{"every": 20, "packet": 0}, {"pattern": "0010"}, {"random": "5%", "seed": 7}, {"gemodel": {"p": "1%"}}],
+    "corrupt": [{"every": 5, "offset": 2, "xor": "ff01", "checksum": "fix"}, {"pattern": "01", "at": "network"}],
+    "duplicate": [{"every": 3}, {"random": "1%"}],
+    "set_mark": ["0x50000/0xff0000", {"value": "0x60000/0xff0000", "every": 2}],
 }
 EMULATED: dict[str, st.SearchStrategy[Any]] = {
     "delay": st.sampled_from(["0", "1us", "50ms", "1.5s"]),
@@ -192,13 +241,21 @@ FOR_TC: list[Any] = [
 ]
 
 
+def programs() -> bool:
+    """Whether this kernel takes BPF programs; the test gives the engine ours."""
+    return load()["bpf.program"] is True
+
+
 @st.composite
-def impairments(draw: st.DrawFn, drops: bool, always: Sequence[str] = ()) -> dict[str, Any]:
+def impairments(draw: st.DrawFn, drops: bool) -> dict[str, Any]:
     """One that this kernel carries."""
     able = load()
     values = {**VALUES, **(EMULATED if able["qdisc.netem"] is True else {})}
     keys = draw(st.lists(st.sampled_from(sorted(values)), max_size=4, unique=True))
-    found = {key: draw(values[key]) for key in (*keys, *always) if drops or key != "drop"}
+    found = {key: draw(values[key]) for key in keys if drops or key != "drop"}
+    if programs() and drops and draw(st.integers(0, 4)) == 0:  # the kernel takes 0.1 s to verify a program
+        for key in draw(st.lists(st.sampled_from(sorted(CHOSEN)), min_size=1, max_size=2, unique=True)):
+            found[key] = draw(st.sampled_from(CHOSEN[key]))
     if able["qdisc.netem"] is True and draw(st.booleans()):
         found |= draw(st.sampled_from(SPREADS))
     if "rate" in found and draw(st.booleans()):
@@ -211,13 +268,18 @@ def impairments(draw: st.DrawFn, drops: bool, always: Sequence[str] = ()) -> dic
 @st.composite
 def interfaces(draw: st.DrawFn, name: str) -> dict[str, Any]:
     able = load()
-    exact = able["action.gact_determ"] is True  # otherwise iptables drops: what leaves, of whole nodes, and sees no MAC
+    exact = (
+        programs() or able["action.gact_determ"] is True
+    )  # otherwise iptables drops: what leaves, of whole nodes, and sees no MAC
     direction = draw(st.sampled_from(["egress", "egress", "ingress", "both"]))
     drops = exact or (name == ALONE and direction == "egress")
     names = draw(st.lists(st.sampled_from("abcdef"), unique=True, max_size=4))
-    whole = {"name": name, "direction": direction}
+    whole: dict[str, Any] = {"name": name, "direction": direction}
     if not names:
-        return {**whole, **draw(impairments(drops))}
+        whole |= draw(impairments(drops))
+        if name == ALONE and direction == "egress" and draw(st.integers(0, 3)) == 0:
+            whole["drop"] = {"every": 5, "packet": 2, "backend": "iptables"}
+        return whole
     matches = CONDITIONS + (FOR_TC if exact or not drops else [])
     if name in BRIDGED and direction == "egress":
         matches = matches + OF_A_PORT
@@ -237,13 +299,13 @@ def configurations(draw: st.DrawFn) -> list[dict[str, Any]]:
     """impairment_interfaces that are valid on this node."""
     names = draw(st.lists(st.sampled_from(IMPAIRED), unique=True, min_size=draw(st.sampled_from([1, 1, 1, 0]))))
     found = [draw(interfaces(name)) for name in names]
-    if set(BRIDGED) <= set(names) and load()["action.gact_determ"] is True and draw(st.booleans()):
+    if set(BRIDGED) <= set(names) and programs() and draw(st.booleans()):
         shared = {"every": 20, "across": list(BRIDGED)}
         for entry in found:
             if entry["name"] in BRIDGED:
-                entry.pop("classes", None)
-                entry["direction"] = "egress"
-                entry["drop"] = shared
+                for key in ("classes", *CHOSEN):
+                    entry.pop(key, None)
+                entry |= {"direction": "egress", "drop": shared}
     return found
 
 
