@@ -436,7 +436,7 @@ static inline __u32 transport_checksum(const struct packet *packet)
 	return at + 2 > packet->end ? 0 : at;
 }
 
-/* Where the payload starts; the packet's end where its transport header is cut short. */
+/* Where the payload starts, which may be behind the packet's end. */
 static inline __u32 payload(struct __sk_buff *skb, const struct packet *packet)
 {
 	__u32 size = 0;
@@ -450,7 +450,7 @@ static inline __u32 payload(struct __sk_buff *skb, const struct packet *packet)
 		size = 12;
 	else if (!bpf_skb_load_bytes(skb, packet->transport + 12, &words, 1) && words >> 4 >= 5)
 		size = (words >> 4) * 4;
-	return size && packet->transport + size < packet->end ? packet->transport + size : packet->end;
+	return size ? packet->transport + size : packet->end;
 }
 
 /* Where what the transport's checksum covers ends: UDP tells it itself. */

@@ -289,6 +289,15 @@ def test_never_and_always(program: Loaded) -> None:
     assert chosen(program, random_chooser(0, 1), 50) == []
 
 
+def test_the_ends_of_chance(program: Loaded) -> None:
+    """Seeds whose first draw is the least, and the greatest: 0 is below 1, not below 0, and all are below always."""
+    least, greatest = -0x9E3779B97F4A7C15 % 2**64, 0x561AC6DB83AB17A4
+    assert [next(chance.draws(seed, 0))[0] for seed in (least, greatest)] == [0, ALWAYS]
+    found = [len(chosen(program, random_chooser(part, least), 1)) for part in (0, 1, ALWAYS)]
+    found += [len(chosen(program, random_chooser(part, greatest), 1)) for part in (ALWAYS - 1, ALWAYS)]
+    assert found == [0, 1, 1, 0, 1]
+
+
 def random_chooser(part: int, seed: int | None) -> Chooser:
     return Chooser(kind=kernel.RANDOM, chances=(part,), seeded=seed is not None, seed=seed or 0)
 
@@ -482,3 +491,34 @@ def test_udp_without_a_checksum_keeps_none(program: Loaded) -> None:
         bytes(12) + b"\x08\x00" + bytes.fromhex("4500002000000000401100000a0000010a000002") + b"\1\2\3\4\0\x0c\0\0data"
     )
     assert program.run(udp).packet[38:] == b"\0\x0c\0\0" + bytes(a ^ b for a, b in zip(b"data", b"\3\4\5\6"))
+
+
+@pytest.mark.parametrize("offset", range(6))
+def test_bytes_behind_a_udp_datagram_are_not_summed(program: Loaded, offset: int) -> None:
+    """UDP says that it is two bytes shorter than IP does."""
+    head = struct.pack("!BBHIBBH", 0x45, 0, 34, 0, 64, packets.UDP, 0) + b"fromto--"
+    udp = bytes(12) + b"\x08\x00" + head + b"\1\2\3\4\0\x0c\x12\x34dataXY"
+    frame = packets.read(udp)
+    rule = Rule(corrupt=Chooser(kind=ALL), offset=offset, length=2, fix_checksums=1)
+    rule.xor[:2] = b"\x10\x03"
+    program.only(rule)
+    found = program.run(udp).packet
+    assert found[42 + offset] == udp[42 + offset] ^ 0x10
+    assert packets.transport_total(found, frame) == packets.transport_total(udp, frame)
+
+
+def test_a_udp_checksum_that_comes_out_as_zero(program: Loaded) -> None:
+    """It is written as its other form: 0 would say that there is none."""
+    head = struct.pack("!BBHIBBH", 0x45, 0, 32, 0, 64, packets.UDP, 0) + b"fromto--"
+    udp = bytes(12) + b"\x08\x00" + head + b"\1\2\3\4\0\x0c\x12\x34data"
+    frame = packets.read(udp)
+    right = (0x1234 - packets.transport_total(udp, frame)) % 0xFFFF
+    udp = udp[:40] + struct.pack("!H", right) + udp[42:]
+    assert packets.transport_total(udp, frame) == 0
+    (word,) = struct.unpack("!H", b"da")
+    rule = Rule(corrupt=Chooser(kind=ALL), length=2, fix_checksums=1)
+    rule.xor[:2] = struct.pack("!H", word ^ (word + right) % 0xFFFF)  # the sum grows by what the checksum was
+    program.only(rule)
+    found = program.run(udp).packet
+    assert packets.transport_total(found, frame) == 0
+    assert found[40:42] == b"\xff\xff"

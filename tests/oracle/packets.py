@@ -200,7 +200,8 @@ def _transport(draw: st.DrawFn, protocols: Sequence[int]) -> tuple[int, bytes, d
     head = struct.pack("!HH", source, destination)
     if protocol == TCP:
         words = draw(st.integers(5, 15))
-        head += struct.pack("!IIBBHHH", 1, 2, words << 4, 0x18, 512, 0, 0) + bytes(4 * words - 20)
+        told = draw(st.sampled_from((words, words, words, words, 4, 0)))  # a header is 5 at least
+        head += struct.pack("!IIBBHHH", 1, 2, told << 4, 0x18, 512, 0, 0) + bytes(4 * words - 20)
     elif protocol == UDP:
         slack = draw(st.sampled_from((0, 0, 0, 1, 3)))  # bytes behind what UDP calls its length
         head += struct.pack("!HH", 8 + max(len(body) - slack, 0), 0)
