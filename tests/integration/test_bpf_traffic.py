@@ -245,6 +245,22 @@ def received(receiver: socket.socket, quiet: float = 0.2) -> list[bytes]:
     return found
 
 
+def test_neither_a_frame_nor_its_duplicate_is_taken_for_one_elsewhere(pair: Netns, pins: Path, program: Loaded) -> None:
+    """The other end has the program too: it counts both."""
+    attach(pair, "p0", pins / "arriving", hook="ingress")
+    program.clear()
+    program.shape(0, Fields(in_interface=0xFFFFFFFF))
+    with inside(pair):
+        program.match(0, Fields(), 1)
+        program.match(0, Fields(in_interface=socket.if_nametoindex("p0")), 2)
+        program.rule(1, Rule(duplicate=Chooser(kind=ALL)))
+        program.rule(2, Rule())
+        wire = Wire("t0", "p0")
+        wire.send(10, 100, at="t0")
+        assert len(wire.receive("p0")) == 20
+    assert (program.state(1).seen, program.state(1).duplicated, program.state(2).seen) == (10, 10, 20)
+
+
 @pytest.mark.parametrize("hook", ["ifb", "ingress"])
 def test_duplicates_of_what_arrives(pair: Netns, pins: Path, program: Loaded, hook: str) -> None:
     """At an IFB's egress, with a class of its own there for the copies too, and where packets arrive."""
@@ -306,7 +322,8 @@ def test_checksums_fit_or_do_not(pins: Path, program: Loaded, by_device: bool, i
         program.rule(1, rule)
         frame, delivered = one_datagram(near, far)
     assert frame[42:50] == bytes([0, 0, 0x82, 0xFC, 4, 5, 6, 7])
-    assert (packets.transport_total(frame, packets.read(frame)) == 0) == is_fixed
+    fitting = frame if is_fixed else frame[:42] + bytes(range(8)) + frame[50:]  # the sum is right, or that of before
+    assert packets.transport_total(fitting, packets.read(frame)) == 0
     assert delivered == ([frame[42:50]] if is_fixed else [])
     assert program.state().corrupted == 1
 
