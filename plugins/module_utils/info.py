@@ -32,6 +32,7 @@ def node(capabilities: Mapping[str, bool | str]) -> dict[str, Any]:
     return {
         "capabilities": dict(capabilities),
         "interfaces": interfaces(),
+        "rules": rules(),
         "owned": [line for domain in owned(capabilities) for line in domain.describe(domain.observe())],
         "variants": variants(capabilities),
         "versions": versions(),
@@ -48,6 +49,20 @@ def interfaces() -> list[dict[str, Any]]:
         _family, _type, index, _flags, _change = nl.IFINFOMSG.unpack_from(body)
         names[index] = nl.text(nl.attributes(body, nl.IFINFOMSG.size)[_IFNAME])
     return [_interface(body, names, qdiscs) for body in bodies]
+
+
+def rules() -> list[dict[str, Any]]:
+    """What the rules of BPF programs of ours have counted."""
+    from .tc import hooks
+
+    with nl.Socket() as kernel:
+        programs = hooks.programs(kernel)
+    if not programs:
+        return []
+    from .bpf.counters import counted
+    from .bpf.rules import RulesDomain
+
+    return counted(RulesDomain(programs))
 
 
 def variants(capabilities: Mapping[str, bool | str]) -> dict[str, str | None]:

@@ -88,13 +88,15 @@ class OffloadsDomain:
         self._rtnetlink = rtnetlink
         self._memory = memory or Memory()
         self._key = f"{KEY}{number()}"
-        self._kept = {_place(record): _offload(record) for record in self._memory.recall(self._key) or []}
+        self._kept: dict[Place, Offload] = {}
         self._links = _read(rtnetlink)
         self._elsewhere: dict[int, Socket | None] = {}
         self._wanted = wanted(list(self._links.values()), needs, _forwards())
         self._standing: dict[Place, Offload] = {}
 
     def observe(self) -> State:
+        # Read anew: the copy of us that takes a change back was made before the change was remembered.
+        self._kept = {_place(record): _offload(record) for record in self._memory.recall(self._key) or []}
         self._links = _read(self._rtnetlink)
         places = self._wanted.senders | self._wanted.receivers | self._kept.keys()
         found = [self._offload(place) for place in sorted(places)]

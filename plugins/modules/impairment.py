@@ -141,6 +141,11 @@ backends:
   type: list
   elements: dict
   sample: [{interface: eth0, direction: egress, class: device, impairment: drop, backend: gact, why: "counts exactly, every packet"}]
+rules:
+  description: What the rules of BPF programs have counted, as M(impair.testbed.testbed_info) returns it.
+  returned: O(state=present)
+  type: list
+  elements: dict
 confirm:
   description: The command that confirms the change before the node takes it back; empty when there is nothing to confirm.
   returned: always
@@ -181,7 +186,7 @@ def run(params, check, warn):
     confirm = outcome.pending.command if outcome.pending else ""
     if not check:
         codes.keep()
-    return result(outcome.report, backends=outcome.backends, confirm=confirm)
+    return result(outcome.report, backends=outcome.backends, rules=outcome.rules, confirm=confirm)
 
 
 def main():

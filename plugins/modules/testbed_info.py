@@ -84,6 +84,51 @@ owned:
   returned: always
   type: list
   elements: str
+rules:
+  description: What the rules of BPF programs of the module M(impair.testbed.impairment) have counted, since each of them stands.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    rule:
+      description: Its key in the maps, as C(bpftool map dump) shows it.
+      type: int
+    interface:
+      description: The interface; several, with commas between them, where they count as one.
+      type: str
+    direction:
+      description: V(egress) or V(ingress).
+      type: str
+    class:
+      description: The traffic class.
+      type: str
+    asked:
+      description: What its packets suffer.
+      type: str
+    seen:
+      description: Packets. A superpacket is one.
+      type: int
+    bytes:
+      description: Their bytes.
+      type: int
+    dropped:
+      description: Packets that were dropped.
+      type: int
+    corrupted:
+      description: Packets that were changed.
+      type: int
+    duplicated:
+      description: Packets of which there was a copy.
+      type: int
+    marked:
+      description: Packets whose mark was set.
+      type: int
+    superpackets:
+      description: Packets that TSO or GRO had gathered; each of them suffered as one. Above 0 the module warns.
+      type: int
+    segments:
+      description: Packets of the wire in the superpackets.
+      type: int
 variants:
   description: The variant (V(nft) or V(legacy)) that our modules use for each family; null where none works.
   returned: always
@@ -108,6 +153,11 @@ def main() -> None:
         found = node(load())
     except TestbedError as error:
         module.fail_json(msg=str(error))
+    if any(row["superpackets"] for row in found["rules"]):
+        from ..module_utils.bpf.counters import warning
+
+        for text in filter(None, map(warning, found["rules"])):
+            module.warn(text)
     module.exit_json(changed=False, **found)
 
 

@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.integration.engine import Bench, Prompt, namespace
-from tests.integration.places import CHECKOUT, Call, Lab, Netns, run
+from tests.integration.places import Call, Lab, Netns, caller, run
 
 _numbers = itertools.count()
 
@@ -44,25 +42,8 @@ def netns() -> Iterator[Netns]:
 
 @pytest.fixture
 def call(netns: Netns, tmp_path: Path) -> Call:
-    """Run a module inside the namespace and return its result; the collection is found where tests link it."""
-    link = tmp_path / "ansible_collections" / "impair" / "testbed"
-    link.parent.mkdir(parents=True)
-    link.symlink_to(CHECKOUT)
-
-    def calling(name: str, arguments: dict[str, Any], *options: str, **environment: str) -> dict[str, Any]:
-        printed = netns.run(
-            [
-                *("env", "ANSIBLE_NOCOLOR=1", f"ANSIBLE_COLLECTIONS_PATH={tmp_path}"),
-                *(f"{key}={value}" for key, value in environment.items()),
-                *("ansible", "localhost"),
-                *("-i", "localhost,", "-c", "local", "-e", "ansible_python_interpreter=/usr/bin/python3", "-o"),
-                *("-m", f"impair.testbed.{name}", *options, *(["-a", json.dumps(arguments)] if arguments else [])),
-            ],
-            check=False,
-        ).stdout
-        return {"failed": "FAILED!" in printed, **json.loads(printed[printed.index("=> ") + 3 :])}
-
-    return calling
+    """Run a module inside the namespace and return its result."""
+    return caller(netns, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -37,6 +38,37 @@ class Netns(NamedTuple):
     def run(self, argv: Sequence[str], stdin: str | None = None, check: bool = True) -> Done:
         """Run a program inside the namespace."""
         return run(["ip", "netns", "exec", self.name, *argv], stdin, check)
+
+
+def caller(place: Netns, folder: Path) -> Call:
+    """What runs a module inside the namespace and gives its result, with what ansible `said` beside it.
+
+    The collection is linked into the empty folder.
+    """
+    link = folder / "ansible_collections" / "impair" / "testbed"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(CHECKOUT)
+
+    def calling(name: str, arguments: dict[str, Any], *options: str, **environment: str) -> dict[str, Any]:
+        done = place.run(
+            [
+                *(
+                    "env",
+                    "ANSIBLE_NOCOLOR=1",
+                    "ANSIBLE_CALLBACK_RESULT_FORMAT=json",
+                    f"ANSIBLE_COLLECTIONS_PATH={folder}",
+                ),
+                *(f"{key}={value}" for key, value in environment.items()),
+                *("ansible", "localhost"),
+                *("-i", "localhost,", "-c", "local", "-e", "ansible_python_interpreter=/usr/bin/python3"),
+                *("-m", f"impair.testbed.{name}", *options, *(["-a", json.dumps(arguments)] if arguments else [])),
+            ],
+            check=False,
+        )
+        printed = done.stdout
+        return {"failed": "FAILED!" in printed, "said": done.stderr, **json.loads(printed[printed.index("=> ") + 3 :])}
+
+    return calling
 
 
 class Lab(NamedTuple):

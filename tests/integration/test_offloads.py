@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from plugins.plugin_utils import clang
 from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside
 from tests.integration.path import Capture, Frame, Path, path
-from tests.integration.places import run
+from tests.integration.places import caller, run
 
 PORT = 5000
 SIZE = 1 << 20  # bytes
@@ -188,6 +189,22 @@ def test_kept_offloads_gather(made: Path, apply: Apply) -> None:
     packets, superpackets = counted(made)
     assert superpackets > 0
     assert packets < SIZE // 1500
+    (row,) = apply(dropping(), offloads="keep").rules
+    place = {"interface": "n1", "direction": "egress", "class": "t", "asked": "drop every 50 packet 49"}
+    assert row.items() >= {**place, "seen": packets, "superpackets": superpackets, "dropped": packets // EVERY}.items()
+
+
+def test_testbed_info_warns_of_superpackets(made: Path, apply: Apply, tmp_path: pathlib.Path) -> None:
+    call = caller(made.n, tmp_path)
+    for how in ("keep", "manage"):
+        apply()  # and so all counts begin again
+        apply(dropping(), offloads=how)
+        transfer(made)
+        told = call("testbed_info", {})
+        (row,) = told["rules"]
+        assert (row["seen"], row["superpackets"]) == counted(made)
+        warned = f"n1 egress, class t: {row['superpackets']} of {row['seen']} packets were superpackets"
+        assert (warned in " ".join(told["said"].split())) is (how == "keep")
 
 
 def test_a_rate_alone_changes_no_offload(made: Path, apply: Apply) -> None:

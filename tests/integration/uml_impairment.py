@@ -91,6 +91,7 @@ def dump(node: Node) -> str:
     commands += [
         "iptables-legacy-save -t mangle",
         "ebtables-save",
+        "ip -d link | grep -o 'gso_max_segs [0-9]*'",
         "find /run/impair.testbed/before /var/lib/impair.testbed 2>/dev/null || true",  # neither need be there
     ]
     text = node.shell(*commands)

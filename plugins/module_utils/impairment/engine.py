@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .. import bridge_netfilter, bytecode, guard, node
 from ..capabilities import forget, load
@@ -22,6 +22,7 @@ from . import backends, model, shape, superpackets
 from . import compile as compiler
 
 if TYPE_CHECKING:
+    from ..bpf.rules import RulesDomain
     from ..offloads import OffloadsDomain
 
 CHAINS_STAND = "impairment-chains"  # remembered while drops are, or were, counted by iptables
@@ -44,6 +45,7 @@ class Outcome(NamedTuple):
     backends: list[dict[str, str]]
     warnings: list[str]
     pending: guard.Pending | None
+    rules: list[dict[str, Any]]  # what the rules of programs have counted
 
 
 def apply(
@@ -89,14 +91,14 @@ def apply(
         if offloads != "manage":
             warnings += superpackets.warnings(asked)
         if check:
-            return Outcome(converge(targets, check), wanted.backends, warnings, None)
+            return Outcome(converge(targets, check), wanted.backends, warnings, None, _counted(ends.rules))
         try:
             report, pending = _on_trial(targets, rtnetlink, confirm_within)
         finally:
             _forget_restored(rtnetlink)
         _tidy(rtnetlink, ends.rules)
         _forget_netfilter(wanted.counted)
-    return Outcome(report, wanted.backends, warnings, pending)
+        return Outcome(report, wanted.backends, warnings, pending, _counted(ends.rules))
 
 
 def _check_ingress(asked: Sequence[model.Interface], present: Sequence[str]) -> None:
@@ -275,6 +277,14 @@ def _tidy(rtnetlink: Socket, rules: Sequence[Target]) -> None:
 
         if not hooks.programs(rtnetlink):
             unpin()
+
+
+def _counted(rules: Sequence[Target]) -> list[dict[str, Any]]:
+    if not rules:
+        return []
+    from ..bpf.counters import counted
+
+    return [row for target in rules for row in counted(cast("RulesDomain", target.domain))]
 
 
 def _forget_restored(rtnetlink: Socket) -> None:
