@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tests.integration.ways import Node
 Asked = list[dict[str, Any]]
 UNSHRUNK = [Phase.explicit, Phase.generate]  # a step takes a second under UML: shrink by hand what is found
 FEW = settings(suppress_health_check=list(HealthCheck), phases=UNSHRUNK)
+UML = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
 WAYS = st.lists(ways.configurations(), min_size=2, max_size=4)
 
 
@@ -80,7 +82,7 @@ def walk(node: Node, way: list[Asked]) -> None:
 BESIDE_OTHERS: list[Asked] = [[], [{"name": ways.ALONE, "direction": "egress", "corrupt": {"every": 5}}]]
 
 
-@settings(FEW, max_examples=20)
+@settings(FEW, max_examples=12 if UML else 24)
 @example(BESIDE_OTHERS)
 @given(WAYS)
 def test_any_way_leads_to_what_is_asked(node: Node, way: list[Asked]) -> None:
@@ -95,7 +97,7 @@ def test_any_of_thousands_of_ways(node: Node, way: list[Asked]) -> None:
     walk(node, way)
 
 
-@settings(FEW, max_examples=10)
+@settings(FEW, max_examples=6 if UML else 12)
 @given(ways.configurations(), ways.refused())
 def test_what_is_refused_touches_nothing(node: Node, stands: Asked, wrong: tuple[Asked, str]) -> None:
     engine.clear()
