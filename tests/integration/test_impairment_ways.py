@@ -91,7 +91,7 @@ def test_any_way_leads_to_what_is_asked(node: Node, way: list[Asked]) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1500)
-@settings(FEW, max_examples=500)
+@settings(FEW, max_examples=150 if UML else 500)
 @given(WAYS)
 def test_any_of_thousands_of_ways(node: Node, way: list[Asked]) -> None:
     walk(node, way)
