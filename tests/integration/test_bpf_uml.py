@@ -1,8 +1,8 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Faults of chosen packets, and programs of a user's own, under User-Mode-Linux: a kernel that interprets BPF, and can send
-what arrives to an IFB."""
+"""Faults of chosen packets, and programs of a user's own, under User-Mode-Linux: a kernel that interprets BPF, and can
+send what arrives to an IFB."""
 
 from __future__ import annotations
 
