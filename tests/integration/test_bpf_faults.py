@@ -157,7 +157,7 @@ def test_tcp_loses_the_asked_packets_and_all_data_arrive(made: Path, apply: Appl
     data = os.urandom(1 << 21)
     with inside(made.r):
         listener = _listener(made)
-    with ThreadPoolExecutor() as pool, listener:
+    with listener, ThreadPoolExecutor() as pool:
         received = pool.submit(_receive_all, listener)
         with inside(made.s):
             sender = _connected(made)

@@ -193,7 +193,7 @@ def test_superpackets_of_tcp_are_counted(pins: Path, program: Loaded) -> None:
         attach(near, DEVICE, pins / "impair")
         with inside(far):
             listener = socket.create_server((FAR, 5001))
-        with inside(near), socket.create_connection((FAR, 5001), timeout=10) as sender, listener:
+        with listener, inside(near), socket.create_connection((FAR, 5001), timeout=10) as sender:
             taker, _address = listener.accept()
             taker.settimeout(10)
             sender.sendall(bytes(200_000))

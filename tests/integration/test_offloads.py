@@ -85,7 +85,7 @@ def transfer(made: Path, end: str = "s") -> None:
     with inside(made.r):
         listener = socket.create_server((made.address("r"), PORT))
     listener.settimeout(60)
-    with ThreadPoolExecutor() as pool, listener:
+    with listener, ThreadPoolExecutor() as pool:
         received = pool.submit(_receive_all, listener)
         with inside(made.place(end)):
             sender = socket.create_connection((made.address("r"), PORT), timeout=60)

@@ -8,6 +8,7 @@ Imports nothing of the collection.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 MASK = 2**64 - 1
@@ -29,7 +30,7 @@ def draws(seed: int, which: int) -> Iterator[tuple[int, int]]:
     """The two draws of each packet for a chooser: of every eight numbers these two, the upper 32 bits of each."""
     stream = splitmix64(seed)
     while True:
-        eight = [next(stream) >> 32 for _number in range(8)]
+        eight = [number >> 32 for number in itertools.islice(stream, 8)]
         yield eight[2 * which], eight[2 * which + 1]
 
 

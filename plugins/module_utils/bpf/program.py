@@ -90,12 +90,14 @@ def link(made: Object, section: str, function: str = "") -> Code:
 
     Raises BadObject.
     """
-    order = [_entry(made, section, function)]
+    first = _entry(made, section, function)
+    waiting = [first]
     starts: dict[Symbol, int] = {}
     code = bytearray()
     maps: dict[int, tuple[MapDefinition, int]] = {}
     calls: list[tuple[int, Symbol]] = []
-    for one in order:  # grows while it is walked
+    while waiting:
+        one = waiting.pop(0)
         starts[one] = len(code) // SIZE
         code += _body(made, one)
         number = starts[one]
@@ -109,13 +111,13 @@ def link(made: Object, section: str, function: str = "") -> Code:
                 called = _called(made, one, registers, code, number, place)
                 if called:
                     calls.append((number, called))
-                    if called not in order:
-                        order.append(called)
+                    if called not in starts and called not in waiting:
+                        waiting.append(called)
             number += 1
     for number, called in calls:
         opcode, registers, off, _immediate = _get(code, number)
         _put(code, number, opcode, _with_source(registers, PSEUDO_CALL), off, starts[called] - number - 1)
-    return Code(order[0].name, bytes(code), maps)
+    return Code(first.name, bytes(code), maps)
 
 
 def _loaded(code: Code, descriptors: Mapping[str, int], licence: str) -> int:
