@@ -20,12 +20,15 @@ from .errors import MissingCapability
 from .programs import find
 
 CACHE = "/run/impair.testbed/capabilities.json"
-FORMAT = 4  # raise it when a probe changes: what an older one found is then forgotten
+FORMAT = 5  # raise it when a probe changes: what an older one found is then forgotten
 
-_PROGRAMS = tuple(
-    f"{family}{variant}-restore"
-    for family in ("iptables", "ip6tables", "ebtables")
-    for variant in ("", "-nft", "-legacy")
+_PROGRAMS = (
+    "nft",
+    *(
+        f"{family}{variant}-restore"
+        for family in ("iptables", "ip6tables", "ebtables")
+        for variant in ("", "-nft", "-legacy")
+    ),
 )
 _BRIDGE_NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 

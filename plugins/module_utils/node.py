@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the engine has to know about the node it runs on, read from the kernel's files."""
+"""What the engine has to know about the node it runs on, read from the kernel."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-INTERFACES = Path("/sys/class/net")
+from .netlink import IFINFOMSG, RTM_GETLINK, Socket, attributes, integer, link_message, text
+
+IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_SLAVE_KIND = 3, 10, 18, 4  # linux/if_link.h
 PINS = "/sys/fs/bpf/impair_testbed"  # the kernel keeps names with dots for itself (kernel/bpf/inode.c, bpf_lookup)
 IFB_NAME = re.compile(r"imp[0-9a-f]{12}")  # of an interface that we make for what arrives at another one
 
 
 def bridges() -> dict[str, str]:
     """The bridge of each bridge port."""
-    return {
-        port.name: bridge.parent.name
-        for bridge in sorted(INTERFACES.glob("*/brif"))
-        for port in sorted(bridge.iterdir())
-    }
+    names, masters = {}, {}
+    with Socket() as rtnetlink:
+        for body in rtnetlink.dump(link_message(RTM_GETLINK, 0, 0)):
+            link = attributes(body, IFINFOMSG.size)
+            names[IFINFOMSG.unpack_from(body)[2]] = text(link[IFLA_IFNAME])
+            kind = attributes(link.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_SLAVE_KIND, b"")
+            if text(kind) == "bridge":
+                masters[text(link[IFLA_IFNAME])] = integer(link[IFLA_MASTER])
+    return {port: names[master] for port, master in sorted(masters.items())}
 
 
 def interfaces() -> list[str]:

@@ -26,3 +26,9 @@ def test_programs_of_a_users_own_under_uml(tmp_path: Path) -> None:
     files = ["tests/integration/test_bpf_module.py", "tests/integration/test_bpf_errors.py"]
     outcome = pytest_inside(["-q", "-k", chosen, *files], tmp_path)
     assert outcome.code == 0, outcome.output
+
+
+def test_drops_by_nftables_under_uml(tmp_path: Path) -> None:
+    """On a kernel whose filters see marks too."""
+    outcome = pytest_inside(["-q", "-k", "matches or second", "tests/integration/test_drop_by_nft.py"], tmp_path)
+    assert outcome.code == 0, outcome.output

@@ -11,14 +11,15 @@ from typing import NamedTuple
 from .. import units
 from ..errors import InvalidInput, MissingCapability, TestbedError
 from ..tc.kinds.netem import Chance
-from . import shape, statistic
+from . import numgen, shape, statistic
 from .faults import BACKENDS, Choice, Drop
 from .model import Impairment, Interface, TrafficClass
 
 WHY = {
     "bpf": "a program where packets leave, before any queue; counts exactly, on all processors together",
     "gact": "counts exactly, every packet that the class's filters take",
-    "iptables": "statistic nth: neither BPF, nor gact for this place in the group",
+    "nft": "numgen where the bridge forwards, every family's frames; neither BPF, nor gact for this place in the group",
+    "iptables": "statistic nth: neither BPF, nor gact for this place in the group, nor nftables here",
 }
 
 
@@ -68,8 +69,9 @@ def assign(interface: Interface, node: Node) -> Interface:
         _check_class(entry, node)
         classes.append(entry)
     assigned = interface._replace(classes=tuple(classes))
-    if any(entry.impairment.drop and entry.impairment.drop.backend == "iptables" for entry in classes):
-        statistic.check(only(assigned, "iptables"), node.bridges)
+    for backend, check in (("nft", numgen.check), ("iptables", statistic.check)):
+        if any(entry.impairment.drop and entry.impairment.drop.backend == backend for entry in classes):
+            check(only(assigned, backend), node.bridges)
     return assigned
 
 
@@ -147,10 +149,25 @@ def _refusal(backend: str, drop: Drop, entry: TrafficClass, interface: Interface
         return InvalidInput(f"{path}.packet", drop.choice.packet, allowed)
     if drop.across or interface.direction == "ingress":
         what = "several interfaces together" if drop.across else "what arrives"
-        return InvalidInput(f"{path}.backend", backend, f"iptables cannot count {what} here; use bpf or gact")
+        return InvalidInput(f"{path}.backend", backend, f"{backend} cannot count {what} here; use bpf or gact")
+    if backend == "nft":
+        if not node.can("nft.bridge"):
+            return MissingCapability(path, str(node.capable["nft.bridge"]))
+        if not drop.backend:
+            return _not_by_nft(entry, interface, node)
+        return None
     if not any(node.can(f"iptables.{variant}.statistic") for variant in ("nft", "legacy")):
         missing = f"{node.capable['action.gact_determ']}, or CONFIG_NETFILTER_XT_MATCH_STATISTIC"
         return MissingCapability(path, missing)
+    return None
+
+
+def _not_by_nft(entry: TrafficClass, interface: Interface, node: Node) -> TestbedError | None:
+    """What nftables would be refused for, where iptables may do."""
+    try:
+        numgen.check(interface._replace(classes=(entry,)), node.bridges)
+    except InvalidInput as error:
+        return error
     return None
 
 

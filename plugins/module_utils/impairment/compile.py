@@ -32,13 +32,14 @@ class Compiled(NamedTuple):
     trees: dict[str, Tree]  # by the device where it stands: an interface, or the IFB of one
     actions: tuple[DropEvery, ...]
     counted: list[Interface]  # of which a class drops by iptables
+    numbered: list[Interface]  # of which a class drops by nftables
     rules: tuple[tuple[int, ProgramRule], ...]  # by their keys, of all programs
     tables: dict[str, Table]  # what a program looks up, by the device where it stands
     backends: list[dict[str, str]]
     warnings: list[str]
 
 
-NOTHING = Compiled({}, (), [], (), {}, [], [])
+NOTHING = Compiled({}, (), [], [], (), {}, [], [])
 
 
 def compile_node(asked: Sequence[Interface], passing: Sequence[Match], node: Node) -> Compiled:
@@ -49,7 +50,8 @@ def compile_node(asked: Sequence[Interface], passing: Sequence[Match], node: Nod
     assigned = [assign(interface, node) for interface in asked]
     classes = [(interface, entry) for interface in assigned for entry in interface.classes]
     indices = _indices(classes)
-    compiled = Compiled({}, _actions(classes, indices), _counted(assigned), _rules(classes, indices), {}, [], [])
+    counted, numbered = (_counted(assigned, backend) for backend in ("iptables", "nft"))
+    compiled = Compiled({}, _actions(classes, indices), counted, numbered, _rules(classes, indices), {}, [], [])
     for interface in assigned:
         made = _interface(interface, passing, node, indices)
         compiled.trees[interface.device] = made.tree
@@ -73,8 +75,8 @@ def _actions(classes: Sequence[Placed], indices: Mapping[tuple[str, str], int]) 
     return tuple(sorted(found))
 
 
-def _counted(assigned: Sequence[Interface]) -> list[Interface]:
-    kept = [only(interface, "iptables") for interface in assigned]
+def _counted(assigned: Sequence[Interface], backend: str) -> list[Interface]:
+    kept = [only(interface, backend) for interface in assigned]
     return [interface for interface in kept if any(entry.impairment.drop for entry in interface.classes)]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..offloads import OffloadsDomain
 
 CHAINS_STAND = "impairment-chains"  # remembered while drops are, or were, counted by iptables
+TABLES_STAND = "impairment-tables"  # and by nftables
 
 
 class Program(NamedTuple):
@@ -80,6 +81,7 @@ def apply(
         targets = [
             *_single_targets(singly),
             *_netfilter(wanted.counted, passing, facts, check),
+            *_nftables(wanted.numbered, passing, facts, check),
             *ends.rules,
             Target(ActionsDomain(rtnetlink), wanted.actions),
             *(Target(domain, wanted.trees[name]) for name, domain in domains.items()),
@@ -97,7 +99,7 @@ def apply(
         finally:
             _forget_restored(rtnetlink)
         _tidy(rtnetlink, ends.rules)
-        _forget_netfilter(wanted.counted)
+        _forget_netfilter(wanted.counted, wanted.numbered)
         return Outcome(report, wanted.backends, warnings, pending, _counted(ends.rules))
 
 
@@ -143,6 +145,7 @@ def clear(check: bool = False) -> Report:
         targets = [
             *_single_targets(_offloads(rtnetlink, ())),
             *_netfilter((), (), None, check),
+            *_nftables((), (), None, check),
             *ends.rules,
             Target(ActionsDomain(rtnetlink), ()),
             *(Target(domain, domain.before()) for domain in domains),
@@ -154,7 +157,7 @@ def clear(check: bool = False) -> Report:
         report = converge(targets, check)
         if not check:
             _forget_restored(rtnetlink)
-            _forget_netfilter(())
+            _forget_netfilter((), ())
             _tidy(rtnetlink, ends.rules)
             guard.tidy()
             bytecode.forget()
@@ -173,6 +176,22 @@ def _offloads(rtnetlink: Socket, needs: Sequence[tuple[str, str]]) -> OffloadsDo
 
 def _single_targets(singly: OffloadsDomain | None) -> list[Target]:
     return [Target(singly, singly.desired())] if singly else []
+
+
+def _nftables(
+    numbered: Sequence[model.Interface], passing: Sequence[model.Match], facts: backends.Node | None, check: bool
+) -> list[Target]:
+    """The target for drops that nftables counts; none on a node that has and wants none."""
+    memory = Memory()
+    if not numbered and memory.recall(TABLES_STAND) is None:
+        return []
+    from ..nftables import NftablesDomain
+    from . import numgen
+
+    if not check:
+        memory.remember(TABLES_STAND, True)
+    ports = facts.other_ports if facts else {}
+    return [Target(NftablesDomain(), numgen.state(numbered, passing, ports))]
 
 
 def _netfilter(
@@ -297,8 +316,10 @@ def _forget_restored(rtnetlink: Socket) -> None:
         singly.forget_restored()
 
 
-def _forget_netfilter(counted: Sequence[model.Interface]) -> None:
-    """Without a drop counted by iptables there is nothing of ours left in netfilter."""
+def _forget_netfilter(counted: Sequence[model.Interface], numbered: Sequence[model.Interface]) -> None:
+    """Without a drop counted there, nothing of ours is left in netfilter."""
     if not counted:
         Memory().forget(CHAINS_STAND)
         Memory().forget(bridge_netfilter.KEY)
+    if not numbered:
+        Memory().forget(TABLES_STAND)

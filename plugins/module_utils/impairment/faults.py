@@ -20,7 +20,7 @@ from .match import interface_name, parse_mark
 PATTERN_MOST = 1024  # packets
 CORRUPTED_MOST = 16  # bytes of one packet
 OFFSET_MOST = 65535
-BACKENDS = ("bpf", "gact", "iptables")  # of a drop
+BACKENDS = ("bpf", "gact", "nft", "iptables")  # of a drop
 BASES = ("payload", "transport", "network")
 
 

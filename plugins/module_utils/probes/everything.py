@@ -9,7 +9,7 @@ from .. import netlink
 from ..capabilities import Finding
 from ..errors import StepFailed
 from ..namespace import throwaway_namespace
-from . import traffic, xtables
+from . import nftables, traffic, xtables
 
 
 def probe_all(bridge_netfilter: bool) -> dict[str, Finding]:
@@ -17,6 +17,6 @@ def probe_all(bridge_netfilter: bool) -> dict[str, Finding]:
     purpose = "finding out what this node can do"
     with throwaway_namespace(purpose), netlink.Socket() as kernel:
         try:
-            return {**traffic.probe(kernel), **xtables.probe(bridge_netfilter)}
+            return {**traffic.probe(kernel), **xtables.probe(bridge_netfilter), **nftables.probe()}
         except netlink.NetlinkError as error:  # of a request that cannot fail on a healthy kernel
             raise StepFailed(purpose, str(error)) from error

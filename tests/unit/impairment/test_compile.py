@@ -23,6 +23,7 @@ EVERYTHING: dict[str, bool | str] = {
     "netem.seed": True,
     "netem.child": True,
     "bpf.program": True,
+    "nft.bridge": True,
     "iptables.nft.statistic": True,
     "iptables.legacy.statistic": True,
 }
