@@ -42,7 +42,7 @@ options:
     type: path
   nodes:
     description:
-      - The nodes, each with C(name) and C(kind).
+      - The nodes, each with C(name) and C(kind), which is V(uml) (User-Mode Linux) or V(qemu) (a virtual machine).
       - Optional are C(memory) in MiB and C(interfaces), a list as C(node_interfaces).
     type: list
     elements: dict

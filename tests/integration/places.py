@@ -72,9 +72,13 @@ def caller(place: Netns, folder: Path) -> Call:
 
 
 class Lab(NamedTuple):
-    """A virtual lab of the nodes that inventories/virtual describes, under a name of its own."""
+    """A virtual lab of the nodes that inventories/virtual describes, under a name of its own.
+
+    `inventory` is one more of them, whose hosts' variables say what is different.
+    """
 
     name: str
+    inventory: Path | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -98,4 +102,5 @@ class Lab(NamedTuple):
         return run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv], None, check)
 
     def _inventory(self) -> list[str]:
-        return ["-i", "inventories/virtual", "-e", f"lab_name={self.name}"]
+        more = ["-i", str(self.inventory)] if self.inventory else []
+        return ["-i", "inventories/virtual", *more, "-e", f"lab_name={self.name}"]

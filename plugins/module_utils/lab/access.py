@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import select
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from .. import programs
 from ..errors import InvalidInput, StepFailed, TestbedError
-from .model import End, Link, Node, management_addresses
+from .model import End, Link
 
 KEY = "id_ed25519"
 SOCKET_LIMIT = 107  # bytes of a unix socket's path, unix(7)
@@ -96,6 +97,15 @@ def make_key(directory: Path) -> None:
         raise StepFailed(" ".join(argv), made.stderr.strip())
 
 
+def make_host_key(directory: Path, name: str) -> Path:
+    """The key by which a node is known, in its own folder of the run directory."""
+    key = directory / "host_key"
+    made = programs.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key)])
+    if made.returncode != 0:
+        raise StepFailed("ssh-keygen", made.stderr.strip())
+    return key
+
+
 def has_key(directory: Path) -> bool:
     return (directory / f"{KEY}.pub").exists()
 
@@ -142,15 +152,14 @@ def write_links(directory: Path, links: Sequence[Link]) -> None:
     (directory / "links.json").write_text(json.dumps(list(latest.values())), encoding="utf-8")
 
 
-def relay_request(node: Node, directory: Path) -> dict[str, object]:
-    """The process that carries the node's unix socket to its sshd, inside the lab's namespace."""
-    address = management_addresses(node.number)[1].partition("/")[0]
+def relay_request(name: str, directory: Path, sshd: str) -> dict[str, object]:
+    """The process that carries a node's unix socket to its sshd, address and port inside the lab's namespace."""
     return {
-        "name": f"ssh {node.name}",
+        "name": f"ssh {name}",
         "argv": [
             programs.find("socat") or "socat",
             f"UNIX-LISTEN:{directory}/ssh,fork,mode=600,unlink-early,backlog=32",
-            f"TCP:{address}:22,nodelay,connect-timeout=10",
+            f"TCP:{sshd},nodelay,connect-timeout=10",
         ],
         "env": {},
         "ends": [],
@@ -162,7 +171,7 @@ def wait_for_ssh(directory: Path, names: Sequence[str], within: float, dead: Cal
     """Wait until every node's sshd greets. Raises StepFailed with the console's end where one does not. Seconds."""
     deadline = time.monotonic() + within
     with contextlib.ExitStack() as stack:
-        waiting = {name: stack.enter_context(Greeting(directory / name / "ssh")) for name in names}
+        waiting = {name: stack.enter_context(Greeting(directory / name / "ssh", patience=2)) for name in names}
         while waiting:
             waiting = {name: greeting for name, greeting in waiting.items() if not greeting.heard()}
             for name in waiting:
@@ -189,10 +198,16 @@ def answering(directory: Path, names: Sequence[str], within: float) -> set[str]:
 
 
 class Greeting:
-    """One node's ssh server about to say hello; asked again whenever the relay closes for want of a server."""
+    """One node's ssh server about to say hello; asked again whenever the relay closes for want of a server.
 
-    def __init__(self, path: Path) -> None:
+    Also after `patience` seconds of silence, then after one more each time: what was sent before the node was there
+    is sent again after many seconds only.
+    """
+
+    def __init__(self, path: Path, patience: float = math.inf) -> None:
         self.path = path
+        self.patience = patience
+        self.asked = 0.0
         self.sock: socket.socket | None = None
 
     def __enter__(self) -> Greeting:
@@ -213,11 +228,14 @@ class Greeting:
                 self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 self.sock.setblocking(False)
                 self.sock.connect(os.fspath(self.path))
+                self.asked = time.monotonic()
             if self.sock.recv(4) == b"SSH-":
                 return True
             self._close()  # no server yet
-        except BlockingIOError:
-            pass  # connected, and nothing said yet
+        except BlockingIOError:  # connected, and nothing said yet
+            if time.monotonic() - self.asked > self.patience:
+                self._close()
+                self.patience += 1
         except OSError:
             self._close()  # no relay yet
         return False

@@ -205,9 +205,10 @@ class LabDomain:
             end.interface: links.attach(link, end) for link in self._links() for end in link.ends if end.node == name
         }
         process = DRIVERS[node.kind].process(node, place, links.management(node), data)
+        request = links.management_request(node)
         with control.session(self.directory) as ask:
-            if links.management_request(node)["name"] not in ask("status")["links"]:
-                ask("link", **links.management_request(node))
+            if links.management(node).id in process.ends and request["name"] not in ask("status")["links"]:
+                ask("link", **request)
             ask(
                 "spawn",
                 name=f"node {name}",
@@ -216,7 +217,7 @@ class LabDomain:
                 ends=process.ends,
                 log=str(place.directory / "console.log"),
             )
-            ask("spawn", **access.relay_request(node, place.directory))
+            ask("spawn", **access.relay_request(name, place.directory, process.sshd))
 
     def _place(self, name: str) -> Place:
         return Place(self.directory / name, self.cache, access.public_key(self.directory))

@@ -15,17 +15,24 @@ import shutil
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import programs
-from ..errors import StepFailed, TestbedError
+from ..errors import StepFailed
 from . import recipe
+from .recipe import Recipe
 
-KERNEL = "linux.uml"
-MODULES = Path("/usr/lib/uml/modules")
 PR_SET_PDEATHSIG = 1
-KEPT = 3  # images in the cache: of this recipe, and of other checkouts or versions
+KEPT = 3  # images of a kind in the cache: of this recipe, and of other checkouts or versions
+
+
+class Kernel(NamedTuple):
+    """A kernel that the host has: its program, and the folder of its modules, which its release names."""
+
+    program: Path
+    modules: Path
 
 
 def cache_directory() -> Path:
@@ -34,33 +41,24 @@ def cache_directory() -> Path:
     return Path(base) / "impair.testbed" / "lab"
 
 
-def kernel_release() -> str:
-    """The one release that the kernel's package brings modules for."""
-    releases = sorted(path.name for path in MODULES.iterdir()) if MODULES.is_dir() else []
-    if not releases:
-        raise TestbedError(f"{MODULES} has no kernel modules; install the package user-mode-linux")
-    return releases[-1]
-
-
-def recipe_hash() -> str:
-    """Of everything that decides the image's content: the recipe and the kernel whose modules it carries."""
+def recipe_hash(made: Recipe, program: Path | None) -> str:
+    """Of everything that decides the image's content: the recipe and the host's kernel whose modules it carries."""
     digest = hashlib.sha256()
-    parts = (
-        recipe.SUITE,
-        recipe.PACKAGES,
-        recipe.WITHOUT,
-        recipe.SIZE,
-        recipe.MODULE_FOLDERS,
-        recipe.FILES,
-        recipe.FINISH,
-    )
+    parts = (recipe.SUITE, made.packages, made.without, recipe.SIZE, made.modules, made.files, made.finish)
     digest.update(repr(parts).encode())
-    digest.update(Path(programs.find(KERNEL) or KERNEL).read_bytes())
+    if program is not None:
+        digest.update(program.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def image_path(cache: Path) -> Path:
-    return cache / f"uml-{recipe.SUITE}-{recipe_hash()}.ext4"
+def image_path(cache: Path, made: Recipe, program: Path | None = None) -> Path:
+    """Where the image of a recipe is, or will be; `program` is the host's kernel where it comes from there."""
+    return cache / f"{made.kind}-{recipe.SUITE}-{recipe_hash(made, program)}.ext4"
+
+
+def identity(path: Path) -> str:
+    """A copy-on-write file fits only the very file it was made over, so the time counts as well (for UML too)."""
+    return f"{path.name}@{path.stat().st_mtime_ns}" if path.exists() else path.name
 
 
 def _add(archive: tarfile.TarFile, name: str, mode: int, content: bytes) -> None:
@@ -75,31 +73,32 @@ def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     return entry
 
 
-def _write_extras(target: Path, release: str) -> None:
-    """A tar archive of what the packages do not bring: our files and the kernel's modules."""
+def _write_extras(target: Path, made: Recipe, kernel: Kernel | None) -> None:
+    """A tar archive of what the packages do not bring: our files and the modules of a kernel of the host."""
     with tarfile.open(target, "w") as archive:
-        for name, (mode, text) in recipe.FILES.items():
+        for name, (mode, text) in made.files.items():
             _add(archive, name, mode, text.encode())
-        source = MODULES / release
-        inside = f"usr/lib/modules/{release}"
-        for folder in recipe.MODULE_FOLDERS:
-            if (source / "kernel" / folder).is_dir():
-                archive.add(source / "kernel" / folder, f"{inside}/kernel/{folder}", filter=_as_root)
+        if kernel is None:
+            return
+        inside = f"usr/lib/modules/{kernel.modules.name}"
+        for folder in made.modules:
+            if (kernel.modules / "kernel" / folder).is_dir():
+                archive.add(kernel.modules / "kernel" / folder, f"{inside}/kernel/{folder}", filter=_as_root)
         for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
-            if (source / name).exists():
-                archive.add(source / name, f"{inside}/{name}", filter=_as_root)
+            if (kernel.modules / name).exists():
+                archive.add(kernel.modules / name, f"{inside}/{name}", filter=_as_root)
 
 
-def _command(extras: Path) -> list[str]:
+def _command(made: Recipe, extras: Path) -> list[str]:
     """mmdebstrap as root of its own namespaces: mounts cannot outlive it, and an ordinary user needs no sudo."""
     argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     if os.geteuid() != 0:
         argv += ["--map-auto", "--map-root-user"]
     argv += ["mmdebstrap", "--mode=root", "--format=null", "--variant=essential", "--skip=chroot/mount/sys,cleanup"]
     argv += ['--aptopt=Apt::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
-    argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.WITHOUT]
-    argv += [f"--include={','.join(recipe.PACKAGES)}"]
-    argv += [f"--customize-hook=tar-in {extras} /", f"--customize-hook={recipe.FINISH}"]
+    argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in made.without]
+    argv += [f"--include={','.join(made.packages)}"]
+    argv += [f"--customize-hook=tar-in {extras} /", f"--customize-hook={made.finish}"]
     return [*argv, recipe.SUITE, "-"]
 
 
@@ -132,49 +131,64 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def build(cache: Path, timeout: float = 900) -> tuple[Path, bool]:
-    """Path of the image, and whether it had to be built. `timeout` in seconds. The log stays beside the image."""
-    target = image_path(cache)
+def build(
+    cache: Path,
+    made: Recipe,
+    kernel: Kernel | None = None,
+    complete: Callable[[Path], None] | None = None,
+    timeout: float = 900,
+) -> tuple[Path, bool]:
+    """Path of the image, and whether it had to be built. `timeout` in seconds. The log stays beside the image.
+
+    `complete` gets the path of the draft, after the recipe's last step and before anything is put in its place.
+    """
+    target = image_path(cache, made, kernel.program if kernel else None)
     if target.exists():
         return target, False
-    release = kernel_release()
     with _workplace(cache) as work:
         if target.exists():  # another process was faster
             return target, False
-        _write_extras(work / "extras.tar", release)
+        _write_extras(work / "extras.tar", made, kernel)
         draft = work / "image.ext4"
-        environment = {
-            "PATH": programs.SEARCH_PATH,
-            "LC_ALL": "C.UTF-8",
-            "TMPDIR": str(work),
-            "RELEASE": release,
-            "IMAGE": str(draft),
-            "SIZE": recipe.SIZE,
-        }
-        log = target.with_suffix(".log")
-        with open(log, "wb") as out:
-            done = subprocess.run(
-                _command(work / "extras.tar"),
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                timeout=timeout,
-                check=False,
-                preexec_fn=_die_with_parent,
-            )
-        if done.returncode != 0:
-            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
-            raise StepFailed("mmdebstrap", f"exit code {done.returncode}, see {log}: " + " | ".join(tail))
-        draft.chmod(0o444)
-        draft.rename(target)
-        _prune(cache)
+        _bootstrap(_command(made, work / "extras.tar"), draft, kernel, target.with_suffix(".log"), timeout)
+        if complete is not None:
+            complete(draft)
+        for suffix in (*made.beside, ".ext4"):  # the image itself last: where it is, all is there
+            draft.with_suffix(suffix).chmod(0o444)
+            draft.with_suffix(suffix).rename(target.with_suffix(suffix))
+        _prune(cache, made.kind)
     return target, True
 
 
-def _prune(cache: Path) -> None:
+def _bootstrap(argv: list[str], draft: Path, kernel: Kernel | None, log: Path, timeout: float) -> None:
+    environment = {
+        "PATH": programs.SEARCH_PATH,
+        "LC_ALL": "C.UTF-8",
+        "TMPDIR": str(draft.parent),
+        "RELEASE": kernel.modules.name if kernel else "",
+        "IMAGE": str(draft),
+        "SIZE": recipe.SIZE,
+        "INITRD": "No",  # a kernel package would make one that nobody uses
+    }
+    with open(log, "wb") as out:
+        done = subprocess.run(
+            argv,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            timeout=timeout,
+            check=False,
+            preexec_fn=_die_with_parent,
+        )
+    if done.returncode != 0:
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
+        raise StepFailed("mmdebstrap", f"exit code {done.returncode}, see {log}: " + " | ".join(tail))
+
+
+def _prune(cache: Path, kind: str) -> None:
     """Keep the newest images only; nodes that run keep theirs open."""
-    images = sorted(cache.glob("uml-*.ext4"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    images = sorted(cache.glob(f"{kind}-*.ext4"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for old in images[KEPT:]:
-        old.unlink()
-        old.with_suffix(".log").unlink(missing_ok=True)
+        for path in cache.glob(f"{old.stem}.*"):
+            path.unlink(missing_ok=True)

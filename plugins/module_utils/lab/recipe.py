@@ -5,6 +5,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Recipe(NamedTuple):
+    """What the root file system of one kind of node is made from.
+
+    `finish` is a shell script that makes the file system, and a file of the same name with each suffix of `beside`.
+    """
+
+    kind: str
+    packages: tuple[str, ...]
+    without: tuple[str, ...]
+    files: Mapping[str, tuple[int, str]]
+    finish: str
+    modules: tuple[str, ...] = ()  # folders of the modules of a kernel that the host has
+    beside: tuple[str, ...] = ()
+
+
 SUITE = "bookworm"
 PACKAGES = (
     "python3",
@@ -41,6 +60,7 @@ MODULE_FOLDERS = (
     "fs/fuse",
 )
 
+# DISK stands for the names of the node's disks; CONSOLE for a line of its own, where the kind has a serial port.
 INIT = r"""#!/bin/sh
 # The first process of a virtual node: mounts, names, addresses, ssh. No service manager, so that it starts in a second;
 # and few programs, as starting one costs some 30 ms in User-Mode Linux.
@@ -51,7 +71,7 @@ mkdir -p /run/sshd /run/network /run/lock
 
 # The lab writes the node's own files once, from the second disk; what the node changes later stays.
 if [ ! -e /etc/impair.testbed-lab/seeded ]; then
-    tar -x -f /dev/ubdb -C / && : > /etc/impair.testbed-lab/seeded
+    tar -x -f /dev/DISKb -C / && : > /etc/impair.testbed-lab/seeded
 fi
 read -r name < /etc/hostname
 echo "$name" > /proc/sys/kernel/hostname
@@ -66,14 +86,14 @@ ifup -a
 
 read -r up rest < /proc/uptime
 echo "up after $up s"
-# The shell stays to collect orphans, and brings sshd back should it ever end.
+CONSOLE# The shell stays to collect orphans, and brings sshd back should it ever end.
 while :; do
     /usr/sbin/sshd -D -e
     sleep 1
 done
 """
 
-FSTAB = """/dev/ubda / ext4 defaults 0 0
+FSTAB = """/dev/DISKa / ext4 defaults 0 0
 proc /proc proc defaults 0 0
 sysfs /sys sysfs defaults 0 0
 run /run tmpfs mode=0755,nosuid,nodev 0 0
@@ -96,11 +116,15 @@ MaxStartups 100
 MaxSessions 100
 """
 
-FILES = {
-    "sbin/lab-init": (0o755, INIT),
-    "etc/ssh/sshd_config.d/lab.conf": (0o644, SSHD),
-    "etc/fstab": (0o644, FSTAB),
-}
+
+def files(disk: str, console: str = "") -> dict[str, tuple[int, str]]:
+    """Path inside the node → mode and content; `disk` as in /dev/<disk>a, `console` a line of shell."""
+    return {
+        "sbin/lab-init": (0o755, INIT.replace("DISK", disk).replace("CONSOLE", console)),
+        "etc/ssh/sshd_config.d/lab.conf": (0o644, SSHD),
+        "etc/fstab": (0o644, FSTAB.replace("DISK", disk)),
+    }
+
 
 # Runs as root of the build's own mount namespace; $1 is the new root, RELEASE and IMAGE come from the environment.
 # The bind mount leaves /proc and /dev of the build out of the image. It stands beside the image, as mmdebstrap unsets
@@ -118,3 +142,5 @@ mke2fs -q -t ext4 -m 0 -O ^metadata_csum,^resize_inode -E lazy_itable_init=1,roo
     -d "$plain" "$IMAGE" "$SIZE"
 umount "$plain"
 """
+
+UML = Recipe("uml", PACKAGES, WITHOUT, files("ubd"), FINISH, MODULE_FOLDERS)

@@ -1,28 +1,38 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A cable between two nodes: carries packets, each as it was sent and in order, between two packet sockets.
+"""A cable between two nodes: carries packets, each as it was sent and in order.
 
 Each end listens on a unix socket; a node's driver connects when its interface goes up and closes when it goes down, as
 often as it likes. (A socketpair handed over as a descriptor would do without this process, but User-Mode-Linux closes
 the descriptor at the first `ip link set … down` and cannot open it again.) Nothing is dropped where both ends are
 connected: a reader that lags stops the writer. What is sent to an unplugged end is lost, as on a cable.
 
+User-Mode-Linux connects to the path itself, a socket of packets. QEMU knows byte streams only, where each packet stands
+behind its length (net/stream.c): it connects to the path with `.stream` behind it.
+
 Standard library only, as keeper.py: it runs from the run directory. Usage: wire.py SOCKET SOCKET
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import select
 import socket
+import struct
 import sys
 import threading
 
 BATCH = 64  # packets a system call, the same as UML's own vector
 PACKET = 66000  # bytes, more than any MTU of a node
 BUFFER = 4 << 20  # bytes of send buffer towards a node
+STREAM_BUFFER = 1 << 19  # the same towards QEMU: what is in there while the guest's interface is down comes late
 MSG_WAITFORONE = 0x10000
+HEADER = struct.Struct(">I")  # a packet's length on a stream
+SLOT = HEADER.size + PACKET
+PATIENCE = 5000  # milliseconds
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,26 +58,22 @@ class Message(ctypes.Structure):
 
 
 class Batch:
-    """Room for one system call's worth of packets."""
+    """Room for one system call's worth of packets, each with room for its length before it."""
 
     def __init__(self) -> None:
-        self.space = ctypes.create_string_buffer(BATCH * PACKET)
-        base = ctypes.addressof(self.space)
-        self.vectors = (Iovec * BATCH)(*[Iovec(base + n * PACKET, PACKET) for n in range(BATCH)])
+        self.space = ctypes.create_string_buffer(BATCH * SLOT)
+        self.view = memoryview(self.space).cast("B")
+        self.base = ctypes.addressof(self.space)
+        self.vectors = (Iovec * BATCH)()
         self.messages = (Message * BATCH)()
         for message, vector in zip(self.messages, self.vectors):
             message.iov = ctypes.pointer(vector)
             message.iovlen = 1
 
-    def receive(self, descriptor: int) -> int:
-        """How many packets came; 0 where the other side has closed."""
-        count = libc.recvmmsg(descriptor, self.messages, BATCH, MSG_WAITFORONE, None)
-        for n in range(max(count, 0)):
-            length = self.messages[n].received
-            if length == 0:  # end of file comes as an empty packet
-                return n
-            self.vectors[n].length = length
-        return max(count, 0)
+    def put(self, number: int, start: int, length: int) -> None:
+        """The packet with this number stands there."""
+        vector = self.vectors[number]
+        vector.base, vector.length = self.base + start, length
 
     def send(self, descriptor: int, count: int) -> None:
         """All of them, waiting where the node lags; gives up where it has closed."""
@@ -78,32 +84,119 @@ class Batch:
                 return
             done += sent
 
-    def reset(self, count: int) -> None:
-        for n in range(count):
-            self.vectors[n].length = PACKET
+
+class Packets:
+    """A node that sends and takes packets as such."""
+
+    buffer = BUFFER
+
+    def __init__(self, node: socket.socket) -> None:
+        self.node = node
+
+    def receive(self, batch: Batch) -> int:
+        """How many packets came; 0 where the other side has closed."""
+        for number in range(BATCH):
+            batch.put(number, number * SLOT + HEADER.size, PACKET)
+        count = max(libc.recvmmsg(self.node.fileno(), batch.messages, BATCH, MSG_WAITFORONE, None), 0)
+        for number in range(count):
+            length = batch.messages[number].received
+            if length == 0:  # end of file comes as an empty packet
+                return number
+            batch.vectors[number].length = length
+        return count
+
+    def send(self, batch: Batch, count: int) -> None:
+        batch.send(self.node.fileno(), count)
+
+
+class Stream:
+    """A node that sends and takes bytes: packets behind their lengths."""
+
+    buffer = STREAM_BUFFER
+
+    def __init__(self, node: socket.socket) -> None:
+        self.node = node
+        self.first = self.last = 0  # bytes of the batch's room that came and were not handed on yet
+        self.room = select.poll()
+        self.room.register(node, select.POLLOUT)
+        self.patience = PATIENCE
+
+    def receive(self, batch: Batch) -> int:
+        """How many packets came whole; 0 where the other side has closed."""
+        while True:
+            count = self._whole(batch)
+            if count:
+                return count
+            batch.view[: self.last - self.first] = batch.view[self.first : self.last]
+            self.first, self.last = 0, self.last - self.first
+            try:
+                came = self.node.recv_into(batch.view[self.last :])
+            except OSError:
+                return 0
+            if came == 0:
+                return 0
+            self.last += came
+
+    def _whole(self, batch: Batch) -> int:
+        count = 0
+        while count < BATCH and self.last - self.first >= HEADER.size:
+            (length,) = HEADER.unpack_from(batch.view, self.first)
+            if self.last - self.first < HEADER.size + length:
+                break
+            batch.put(count, self.first + HEADER.size, length)
+            self.first += HEADER.size + length
+            count += 1
+        return count
+
+    def send(self, batch: Batch, count: int) -> None:
+        """QEMU stops reading while the guest's interface is down: then packets are lost, as on a cable.
+
+        There is room for a whole batch where poll says so, as it does from three quarters of the buffer on.
+        """
+        if not self.room.poll(self.patience):
+            self.patience = 0
+            return
+        self.patience = PATIENCE
+        for vector in batch.vectors[:count]:
+            vector.base -= HEADER.size
+            HEADER.pack_into(batch.view, vector.base - batch.base, vector.length)
+            vector.length += HEADER.size
+        batch.send(self.node.fileno(), count)
 
 
 class End:
     """One end of the cable: nobody or one node is plugged in."""
 
     def __init__(self, path: str) -> None:
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.listener.bind(path)
-        self.listener.listen(4)
-        self.plugged: socket.socket | None = None
+        self.listening = select.poll()
+        self.listeners: dict[int, tuple[socket.socket, type[Packets] | type[Stream]]] = {}
+        # The path itself comes last: the keeper waits for it.
+        self._listen(f"{path}.stream", socket.SOCK_STREAM, Stream)
+        self._listen(path, socket.SOCK_SEQPACKET, Packets)
+        self.plugged: Packets | Stream | None = None
         self.lock = threading.Lock()
 
-    def plug(self) -> socket.socket:
-        node = self.listener.accept()[0]
-        node.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    def _listen(self, path: str, kind: socket.SocketKind, plug: type[Packets] | type[Stream]) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX, kind)
+        listener.bind(path)
+        listener.listen(4)
+        self.listeners[listener.fileno()] = listener, plug
+        self.listening.register(listener, select.POLLIN)
+
+    def plug(self) -> Packets | Stream:
+        listener, plug = self.listeners[self.listening.poll()[0][0]]
+        node = listener.accept()[0]
+        node.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, plug.buffer)
         with self.lock:
-            self.plugged = node
-        return node
+            self.plugged = plug(node)
+        return self.plugged
 
     def unplug(self) -> None:
         with self.lock:
             if self.plugged is not None:
-                self.plugged.close()
+                self.plugged.node.close()
             self.plugged = None
 
 
@@ -112,14 +205,10 @@ def carry(here: End, there: End) -> None:
     batch = Batch()
     while True:
         node = here.plug()
-        while True:
-            count = batch.receive(node.fileno())
-            if count == 0:
-                break
+        while count := node.receive(batch):
             with there.lock:
                 if there.plugged is not None:
-                    batch.send(there.plugged.fileno(), count)
-            batch.reset(count)
+                    there.plugged.send(batch, count)
         here.unplug()
 
 

@@ -126,7 +126,7 @@ def test_seed_is_a_whole_disk_and_its_secrets_are_private(tmp_path: Path) -> Non
 def test_uml_gets_each_interface_with_its_address_and_never_merges_packets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plugins.module_utils.lab.image.image_path", lambda cache: Path("/cache/image"))
+    monkeypatch.setattr("plugins.module_utils.lab.image.image_path", lambda *recipe: Path("/cache/image"))
     data = {"enp3s0": links.Attachment("socket", "w.sock"), "enx8cae4cf5b7ae": links.Attachment("tap", "tap1")}
     process = Uml().process(NODE, Place(tmp_path, tmp_path, "key"), links.management(NODE), data)
     devices = [word for word in process.argv if word.startswith("vec")]
@@ -136,6 +136,7 @@ def test_uml_gets_each_interface_with_its_address_and_never_merges_packets(
         "vec2:transport=tap,ifname=tap1,mac=8c:ae:4c:f5:b7:ae",
     ]
     assert process.ends == ("mgmt1",)
+    assert process.sshd == "169.254.1.2:22"
     assert not any("gro=" in word for word in process.argv)
 
 

@@ -22,11 +22,15 @@ class Place(NamedTuple):
 
 
 class Process(NamedTuple):
-    """What the keeper starts. `ends` are the ids of the links whose descriptors the process inherits."""
+    """What the keeper starts. `ends` are the ids of the links whose descriptors the process inherits; where the
+    management link is not among them, the process has one of its own. `sshd`: address and port of the node's ssh
+    server as the lab's namespace reaches it.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     ends: tuple[str, ...]
+    sshd: str
 
 
 class Driver(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .base import Driver
+from .qemu import Qemu
 from .uml import Uml
 
-DRIVERS: Mapping[str, Driver] = {"uml": Uml()}
+DRIVERS: Mapping[str, Driver] = {"uml": Uml(), "qemu": Qemu()}

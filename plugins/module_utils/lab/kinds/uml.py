@@ -15,39 +15,53 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ... import programs
-from ...errors import StepFailed
-from .. import image, seed
+from ...errors import TestbedError
+from .. import access, image, recipe, seed
 from ..links import Attachment
-from ..model import MANAGEMENT, Node, mac_for
+from ..model import MANAGEMENT, Node, mac_for, management_addresses
 from .base import Place, Process
+
+KERNEL = "linux.uml"
+MODULES = Path("/usr/lib/uml/modules")
+
+
+def program() -> Path:
+    return Path(programs.find(KERNEL) or KERNEL)
+
+
+def host_kernel() -> image.Kernel:
+    """The one release that the kernel's package brings modules for."""
+    releases = sorted(MODULES.iterdir()) if MODULES.is_dir() else []
+    if not releases:
+        raise TestbedError(f"{MODULES} has no kernel modules; install the package user-mode-linux")
+    return image.Kernel(program(), releases[-1])
+
+
+def image_path(cache: Path) -> Path:
+    return image.image_path(cache, recipe.UML, program())
 
 
 class Uml:
     """Debian's `user-mode-linux`: netem, HTB, fw, u32, ebtables, iptables-legacy; one processor a node."""
 
     programs: Mapping[str, str] = {
-        "linux.uml": "user-mode-linux",
+        KERNEL: "user-mode-linux",
         "mmdebstrap": "mmdebstrap",
         "mke2fs": "e2fsprogs",
         "unshare": "util-linux",
     }
 
     def image(self, cache: Path) -> tuple[Path, bool]:
-        return image.build(cache)
+        return image.build(cache, recipe.UML, host_kernel())
 
     def image_missing(self, cache: Path) -> bool:
-        return not image.image_path(cache).exists()
+        return not image_path(cache).exists()
 
     def image_identity(self, cache: Path) -> str:
-        path = image.image_path(cache)
-        # A copy-on-write file fits only the very file it was made over; UML compares the time too.
-        return f"{path.name}@{path.stat().st_mtime_ns}" if path.exists() else path.name
+        return image.identity(image_path(cache))
 
     def prepare(self, node: Node, place: Place) -> None:
-        key = place.directory / "host_key"
-        made = programs.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", node.name, "-f", str(key)])
-        if made.returncode != 0:
-            raise StepFailed("ssh-keygen", made.stderr.strip())
+        key = access.make_host_key(place.directory, node.name)
         devices = {"vec0": MANAGEMENT} | {f"vec{n}": i.name for n, i in enumerate(node.interfaces, start=1)}
         seed.write(place.directory / "seed.tar", node, devices, key, place.public_key)
 
@@ -61,11 +75,11 @@ class Uml:
             # the processes that it traced go on by themselves, with the guest's code and the host's system calls;
             # here the kernel of the host ends them together with it.
             *(programs.find("unshare") or "unshare", "--pid", "--fork", "--kill-child"),
-            programs.find("linux.uml") or "linux.uml",
+            str(program()),
             f"umid={node.name}",
             f"uml_dir={scratch}",
             f"mem={node.memory}M",
-            f"ubd0={place.directory / 'disk.cow'},{image.image_path(place.cache)}",
+            f"ubd0={place.directory / 'disk.cow'},{image_path(place.cache)}",
             f"ubd1r={place.directory / 'seed.tar'}",
             "root=/dev/ubda",
             "rootfstype=ext4",
@@ -80,7 +94,9 @@ class Uml:
         ]
         argv += [self._device(number, *attachment) for number, attachment in enumerate(attachments)]
         ends = tuple(attachment.id for attachment, _mac in attachments if attachment.transport == "fd")
-        return Process(tuple(argv), {"TMPDIR": memory_directory(node.memory, place.directory)}, ends)
+        environment = {"TMPDIR": memory_directory(node.memory, place.directory)}
+        sshd = f"{management_addresses(node.number)[1].partition('/')[0]}:22"
+        return Process(tuple(argv), environment, ends, sshd)
 
     @staticmethod
     def _device(number: int, attachment: Attachment, mac: str) -> str:

@@ -1,0 +1,70 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a virtual lab has on its host, by /proc and ip."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.integration.places import Lab, run
+
+
+def processes(lab: Lab) -> dict[int, str]:
+    """The lab's processes: those whose command line or working folder is the run directory or in it."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            folder = os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        if str(lab.run_dir) in command or folder.startswith(str(lab.run_dir)):
+            found[int(entry.name)] = command
+    return found
+
+
+def started(pid: int) -> int:
+    """When a process began, in clock ticks since boot (proc(5), field 22 of stat)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def keeper_of(lab: Lab) -> int:
+    return int(json.loads((lab.run_dir / "keeper.pid").read_text())["pid"])
+
+
+def recap(output: str) -> dict[str, int]:
+    line = re.search(r"^localhost\s+:(.*)$", output, re.MULTILINE)
+    assert line, output
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line[1])}
+
+
+def host() -> dict[str, Any]:
+    """What the lab must not touch. Other tests' namespaces may come and go meanwhile, so named ones do not count."""
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    links = json.loads(run(["ip", "-j", "address"]).stdout)
+    return {
+        "links": {
+            link["ifname"]: [address["local"] for address in link["addr_info"]]
+            for link in links
+            if link.get("link_type") != "none" and "link_netnsid" not in link
+        },
+        "routes": run(["ip", "route"]).stdout,
+        "forward": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
+        "mounts": {mount for mount in mounts if not mount.startswith("/run/netns")},
+    }
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.05)
