@@ -12,35 +12,45 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from .netlink import IFINFOMSG, RTM_GETLINK, Socket, attributes, integer, link_message, text
 
 IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_SLAVE_KIND = 3, 10, 18, 4  # linux/if_link.h
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772  # linux/if_arp.h
 PINS = "/sys/fs/bpf/impair_testbed"  # the kernel keeps names with dots for itself (kernel/bpf/inode.c, bpf_lookup)
 IFB_NAME = re.compile(r"imp[0-9a-f]{12}")  # of an interface that we make for what arrives at another one
 
 
-def bridges() -> dict[str, str]:
-    """The bridge of each bridge port."""
-    names, masters = {}, {}
+class Link(NamedTuple):
+    """An interface; `bridge`: whose port it is, "" for none; `ethernet`: its frames begin as Ethernet's do."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    bridge: str = ""
+    ethernet: bool = True
+
+
+def links() -> dict[str, Link]:
+    """The interfaces of this network namespace, by name."""
+    found, masters = {}, {}
     with Socket() as rtnetlink:
         for body in rtnetlink.dump(link_message(RTM_GETLINK, 0, 0)):
+            _family, kind, index, _flags, _change = IFINFOMSG.unpack_from(body)
             link = attributes(body, IFINFOMSG.size)
-            names[IFINFOMSG.unpack_from(body)[2]] = text(link[IFLA_IFNAME])
-            kind = attributes(link.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_SLAVE_KIND, b"")
-            if text(kind) == "bridge":
-                masters[text(link[IFLA_IFNAME])] = integer(link[IFLA_MASTER])
-    return {port: names[master] for port, master in sorted(masters.items())}
+            name = text(link[IFLA_IFNAME])
+            found[name] = Link(index, ethernet=kind in (ARPHRD_ETHER, ARPHRD_LOOPBACK))
+            master = attributes(link.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_SLAVE_KIND, b"")
+            if text(master) == "bridge":
+                masters[name] = integer(link[IFLA_MASTER])
+    names = {link.index: name for name, link in found.items()}
+    return {
+        name: link._replace(bridge=names[masters[name]]) if name in masters else link for name, link in found.items()
+    }
 
 
 def interfaces() -> list[str]:
     """Names of the interfaces in this network namespace."""
     return sorted(name for _index, name in socket.if_nameindex())
-
-
-def indices() -> dict[str, int]:
-    """The index of each interface."""
-    return {name: number for number, name in socket.if_nameindex()}
 
 
 def ifb_name(interface: str) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from .. import units
 from ..errors import InvalidInput, MissingCapability, TestbedError
+from ..node import Link
 from ..tc.kinds.netem import Chance
 from . import numgen, shape, statistic
 from .faults import BACKENDS, Choice, Drop
@@ -24,27 +25,34 @@ WHY = {
 
 
 class Node(NamedTuple):
-    """What has to be known about the node: its capabilities, bridges, memory and interfaces, and its program."""
+    """What has to be known about the node: its capabilities, interfaces and memory, and its program."""
 
     capable: Mapping[str, bool | str]
-    bridges: Mapping[str, str]  # a bridge port's bridge
+    links: Mapping[str, Link]  # by their names
     memory: int  # bytes
-    indices: Mapping[str, int] = {}  # of the interfaces
     no_program: str = "a compiled BPF program"  # why there is none for this node, "" where there is one
+
+    @property
+    def bridges(self) -> dict[str, str]:
+        """A bridge port's bridge."""
+        return {name: link.bridge for name, link in self.links.items() if link.bridge}
 
     @property
     def other_ports(self) -> dict[str, list[str]]:
         """For each port of a bridge, the other ports of the same bridge."""
+        bridges = self.bridges
         return {
-            port: [other for other, beside in self.bridges.items() if beside == bridge and other != port]
-            for port, bridge in self.bridges.items()
+            port: [other for other, beside in bridges.items() if beside == bridge and other != port]
+            for port, bridge in bridges.items()
         }
 
     def can(self, name: str) -> bool:
         return self.capable[name] is True
 
-    def lacks_program(self) -> str:
-        """What is missing for a BPF program, "" for nothing."""
+    def lacks_program(self, interface: str) -> str:
+        """What is missing for a BPF program at an interface, "" for nothing."""
+        if interface in self.links and not self.links[interface].ethernet:
+            return f"an Ethernet device, whose frames a BPF program can read ({interface} is none)"
         for feature in ("bpf.program", "qdisc.clsact"):
             if not self.can(feature):
                 return str(self.capable[feature])
@@ -62,11 +70,11 @@ def assign(interface: Interface, node: Node) -> Interface:
         if not entry.impairment.enabled:
             classes.append(entry._replace(impairment=Impairment(enabled=False)))
             continue
-        entry = entry._replace(impairment=_moved(entry, len(interface.classes) > 1, node))
+        entry = entry._replace(impairment=_moved(entry, interface, node))
         if drop := entry.impairment.drop:
             drop = drop._replace(backend=_drop_backend(drop, entry, interface, node))
             entry = entry._replace(impairment=entry.impairment._replace(drop=drop))
-        _check_class(entry, node)
+        _check_class(interface, entry, node)
         classes.append(entry)
     assigned = interface._replace(classes=tuple(classes))
     for backend, check in (("nft", numgen.check), ("iptables", statistic.check)):
@@ -92,25 +100,26 @@ def by_program(asked: Impairment) -> list[str]:
     return names + [name for name in ("corrupt", "duplicate", "set_mark") if getattr(asked, name)]
 
 
-def _moved(entry: TrafficClass, beside: bool, node: Node) -> Impairment:
+def _moved(entry: TrafficClass, interface: Interface, node: Node) -> Impairment:
     """Netem's duplicates beside other classes, and its loss where there is no netem, are the program's work.
 
     The kernel refuses a duplicating netem beside any other (net/sched/sch_netem.c, check_netem_in_tree).
     """
     asked = entry.impairment
-    if beside and asked.netem.duplicate.probability:
-        if node.lacks_program() or asked.netem.duplicate.correlation:
+    missing = node.lacks_program(interface.name)
+    if len(interface.classes) > 1 and asked.netem.duplicate.probability:
+        if missing or asked.netem.duplicate.correlation:
             raise InvalidInput(
                 f"{entry.path}.duplicate",
                 units.percent_text(asked.netem.duplicate.probability),
                 "the kernel refuses a duplicating netem beside the other classes' netem; duplicate on an interface "
-                f"without classes, or without correlation on a node with {node.lacks_program() or 'BPF'}",
+                f"without classes, or without correlation on a node with {missing or 'BPF'}",
             )
         choice = Choice(chance=Chance(asked.netem.duplicate.probability), seed=asked.netem.seed)
         asked = asked._replace(duplicate=choice, netem=asked.netem._replace(duplicate=Chance()))
     loss = asked.netem.loss
     alone = not asked.drop and not asked.netem.ecn and not (isinstance(loss, Chance) and loss.correlation)
-    if loss != Chance() and alone and not node.can("qdisc.netem") and not node.lacks_program():
+    if loss != Chance() and alone and not node.can("qdisc.netem") and not missing:
         drop = Drop(Choice(chance=loss, seed=asked.netem.seed))
         asked = asked._replace(drop=drop, netem=asked.netem._replace(loss=Chance(), seed=None))
     return asked
@@ -132,7 +141,7 @@ def _refusal(backend: str, drop: Drop, entry: TrafficClass, interface: Interface
     """Why a backend cannot carry a drop."""
     path = f"{entry.path}.drop"
     if backend == "bpf":
-        missing = node.lacks_program()
+        missing = node.lacks_program(interface.name)
         return MissingCapability(path, missing) if missing else None
     if not drop.choice.every:
         return InvalidInput(
@@ -181,7 +190,7 @@ def _check_interface(interface: Interface, node: Node) -> None:
                 raise MissingCapability(f"{interface.path}.direction", str(node.capable[feature]))
 
 
-def _check_class(entry: TrafficClass, node: Node) -> None:
+def _check_class(interface: Interface, entry: TrafficClass, node: Node) -> None:
     asked = entry.impairment
     emulated = shape.needs_netem(asked)
     if emulated and not node.can("qdisc.netem"):
@@ -195,7 +204,7 @@ def _check_class(entry: TrafficClass, node: Node) -> None:
         key = "discipline" if asked.discipline else "queue"
         raise MissingCapability(f"{entry.path}.{key} with {emulated[0]}", str(node.capable["netem.child"]))
     for fault in by_program(asked):
-        if missing := node.lacks_program():
+        if missing := node.lacks_program(interface.name):
             raise MissingCapability(f"{entry.path}.{fault}", missing)
 
 

@@ -150,27 +150,29 @@ def _interface(
     found.append(Rule(Packets(), "", *rest))
     matches = [*passing, *(match for entry in interface.classes for match in entry.matches)]
     path = f"{interface.path}.classes"
-    placed, why = _placed(matches, found, node, path)
+    placed, why = _placed(matches, found, node, interface)
     if why:
         told.append(backends.classification(interface, why))
         effects = {one.target: effects.get(one.target, Effect())._replace(priority=one.target) for one in found}
-    table = lookup.table(lookup.reaches(found, effects), effects, node.indices, path) if effects else None
+    table = lookup.table(lookup.reaches(found, effects), effects, node.links, path) if effects else None
     warnings = [warning for entry in interface.classes for warning in _warned(entry)]
     return Made(Tree(tuple(qdiscs), tuple(classes), tuple(placed)), table, told, warnings)
 
 
-def _placed(matches: Sequence[Match], found: Sequence[Rule], node: Node, path: str) -> tuple[list[Filter], str]:
+def _placed(
+    matches: Sequence[Match], found: Sequence[Rule], node: Node, interface: Interface
+) -> tuple[list[Filter], str]:
     """The filters, and why they cannot tell the classes, so that a program has to; "" where they can.
 
     Raises where neither can.
     """
-    can_hash = node.can("filter.flower")
+    can_hash, path = node.can("filter.flower"), f"{interface.path}.classes"
     try:
         for match in matches:
             check(match, node.capable)
         return filters(found, shape.ROOT_HANDLE, can_hash, path), ""
     except TestbedError as error:
-        if node.lacks_program() or any(one.actions for one in found):
+        if node.lacks_program(interface.name) or any(one.actions for one in found):
             raise
         return filters(found[-1:], shape.ROOT_HANDLE, can_hash, path), str(error)
 

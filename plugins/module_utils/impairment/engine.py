@@ -71,7 +71,7 @@ def apply(
         domains = {entry.name: TcDomain(rtnetlink, entry.name, f"{entry.path}.name") for entry in departing}
         _check_ingress(asked, node.interfaces())
         missing = "" if program.code else program.missing
-        facts = backends.Node(load(), node.bridges(), node.memory(), node.indices(), missing)
+        facts = backends.Node(load(), node.links(), node.memory(), missing)
         wanted = compiler.compile_node(asked, passing, facts)
         for name, domain in domains.items():
             domain.claim(wanted.trees[name], shape.ROOT_HANDLE, purge)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..bpf.layout import MOST_SHAPES, Fields, Target
 from ..errors import InvalidInput
+from ..node import Link
 from .classify import Rule
 from .packets import ANY, Masked, Packets
 
@@ -31,14 +32,14 @@ class Effect(NamedTuple):
     priority: int = 0
 
 
-def table(rules: Sequence[Rule], effects: Mapping[int, Effect], devices: Mapping[str, int], path: str) -> Table:
-    """The rules in their order. `effects`: by the class that a rule sends to; `devices`: indices of interfaces.
+def table(rules: Sequence[Rule], effects: Mapping[int, Effect], links: Mapping[str, Link], path: str) -> Table:
+    """The rules in their order. `effects`: by the class that a rule sends to; `links`: the node's.
 
     Raises InvalidInput where there are more kinds of match than the program tries.
     """
     found: dict[Fields, dict[Fields, Target]] = {}
     for order, rule in enumerate(rules):
-        mask, value = _fields(rule.packets, devices[rule.indev] if rule.indev else 0)
+        mask, value = _fields(rule.packets, links[rule.indev].index if rule.indev else 0)
         target = Target(order, *effects.get(rule.target, Effect()))
         found.setdefault(mask, {}).setdefault(value, target)  # what is written again takes nothing
     if len(found) > MOST_SHAPES:

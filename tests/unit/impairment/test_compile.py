@@ -13,6 +13,7 @@ from plugins.module_utils.capabilities import Capabilities
 from plugins.module_utils.errors import InvalidInput, MissingCapability
 from plugins.module_utils.impairment import compile as compiler
 from plugins.module_utils.impairment import model
+from plugins.module_utils.node import Link
 from plugins.module_utils.probes import traffic
 
 EVERYTHING: dict[str, bool | str] = {
@@ -29,8 +30,11 @@ EVERYTHING: dict[str, bool | str] = {
 }
 
 
+LINKS = {"eth0": Link(2), "eth1": Link(3), "tun0": Link(4, ethernet=False)}
+
+
 def compiled(lacking: dict[str, str], no_program: str = "clang", **keys: Any) -> compiler.Compiled:
-    node = compiler.Node(Capabilities({**EVERYTHING, **lacking}), {}, 1 << 30, {"eth0": 2, "eth1": 3}, no_program)
+    node = compiler.Node(Capabilities({**EVERYTHING, **lacking}), LINKS, 1 << 30, no_program)
     return compiler.compile_node(model.parse([{"name": "eth0", **keys}]), (), node)
 
 
@@ -140,9 +144,17 @@ def test_a_program_tells_the_classes_where_filters_cannot() -> None:
 
 def test_classes_that_share_a_count_suffer_the_same() -> None:
     drop = {"every": 20, "across": ["eth0", "eth1"]}
-    node = compiler.Node(Capabilities(EVERYTHING), {}, 1 << 30, {"eth0": 2, "eth1": 3}, "")
+    node = compiler.Node(Capabilities(EVERYTHING), LINKS, 1 << 30, "")
     pair: list[dict[str, Any]] = [{"name": "eth0", "drop": drop}, {"name": "eth1", "drop": drop}]
     assert len(compiler.compile_node(model.parse(pair), (), node).rules) == 1
     pair[1]["set_mark"] = 1
     with pytest.raises(InvalidInput, match=r"^impairment_interfaces\[1\]\.drop\.across"):
         compiler.compile_node(model.parse(pair), (), node)
+
+
+def test_a_program_reads_ethernet_only() -> None:
+    node = compiler.Node(Capabilities(EVERYTHING), LINKS, 1 << 30, "")
+    found = compiler.compile_node(model.parse([{"name": "tun0", "drop": {"every": 20}}]), (), node)
+    assert [one["backend"] for one in found.backends] == ["gact"] and not found.tables
+    with pytest.raises(MissingCapability, match="drop needs an Ethernet device"):
+        compiler.compile_node(model.parse([{"name": "tun0", "drop": {"pattern": "01"}}]), (), node)
