@@ -84,7 +84,10 @@ def test_entries_are_map_updates_and_nothing_else(own: Own) -> None:
     assert state(own) == before
     assert unnumbered(own.run(**asked)) == unnumbered(checked)
     loaded = own.filters()
-    assert own.run(**asked).steps == []
+    again = own.run(**asked)
+    assert again.steps == []
+    assert again.before == again.after
+    assert len(again.after) == 3
     own.send(10)
     own.run(**asked, maps={"every": {"0": 4}})
     own.send(10)
@@ -140,6 +143,32 @@ def test_a_verdict_where_packets_leave(own: Own, tmp_path: Path) -> None:
 def _sent(own: Own) -> int:
     """Frames that came out of the other end."""
     return int(json.loads(own.shell("ip -s -j link show p0"))[0]["stats64"]["rx"]["packets"])
+
+
+def test_global_variables_are_the_programs_own(own: Own, tmp_path: Path) -> None:
+    """Another first value is another program; a map that both have stays."""
+    text = """
+    MAP(seen, BPF_MAP_TYPE_ARRAY, 1, unsigned, unsigned long);
+    volatile int verdict = %d;
+    static volatile const int first = 1;
+    SEC("classifier") int own(struct __sk_buff *skb)
+    {
+        unsigned zero = 0;
+        unsigned long *count = lookup(&seen, &zero);
+        if (count)
+            __sync_fetch_and_add(count, first);
+        return verdict;
+    }
+    """
+    before = _sent(own)
+    for verdict, sent in ((2, 0), (-1, 3)):
+        asked = {"attach": "egress", "code": compiled(tmp_path, text % verdict), "pin": PIN}
+        assert own.run(False, **asked).changed
+        assert own.run(False, **asked).steps == []
+        own.send(3)
+        assert _sent(own) - before == sent
+    assert own.dump(f"{PIN}/seen") == {"00000000": 6}
+    own.run(state="absent")
 
 
 def test_a_place_and_a_protocol_change(own: Own) -> None:
@@ -239,6 +268,7 @@ def test_what_is_refused_touches_nothing(own: Own, tmp_path: Path) -> None:
         ({**here, "maps": {"every": 5}}, "maps.every: 5 is refused; write a mapping"),
         ({**here, "maps": {"every": {"1": 5}}}, "maps.every.1: '1' is refused; this array has the keys 0 to 0"),
         ({**here, "maps": {"every": {"0": 2**32}}}, "a whole number from -2147483648 to 4294967295"),
+        ({**here, "maps": {"every": {"0": 1, "hex 00 00 00 00": 2}}}, "write each key once"),
         ({**here, "maps": {"every": {"0": "hex 01 02"}}}, "the values of this map have 4 bytes"),
         ({**here, "maps": {"every": {"hex 0": 1}}}, "the keys of this map have 4 bytes"),
         ({**here, "code": verdicts, "maps": {"verdicts": {"65536": 1}}}, "from -32768 to 65535"),

@@ -42,9 +42,13 @@ def _map(name: str, content: object, definitions: Mapping[str, MapDefinition]) -
         raise InvalidInput(path, content, f"only entries of maps of the kinds {', '.join(KINDS.values())} can be set")
     if not isinstance(content, Mapping):
         raise InvalidInput(path, content, "write a mapping of keys to values")
+    seen: set[bytes] = set()
     for key, value in content.items():
         place = f"{path}.{key}"
         packed = _bytes(key, found.key_size, place, "keys")
+        if packed in seen:
+            raise InvalidInput(place, key, "write each key once")
+        seen.add(packed)
         if found.type == ARRAY and int.from_bytes(packed, sys.byteorder) >= found.max_entries:
             raise InvalidInput(place, key, f"this array has the keys 0 to {found.max_entries - 1}")
         yield Entry(name, packed, _bytes(value, found.value_size, place, "values"))

@@ -185,7 +185,7 @@ class OwnDomain:
             how = f" {one.how}".rstrip()
             lines.append(f"filter dev {self.interface} {one.place} handle {FILTER:#x} bpf {one.label}{how}")
         for entry in state.entries:
-            if entry.value is not None:
+            if state.filters and entry.value is not None:  # else the map is a new one, and nobody's yet
                 lines.append(f"map {entry.map} key {contents.text(entry.key)} value {contents.text(entry.value)}")
         return lines + [f"pin {path}" for path, _identity in state.pins]
 
