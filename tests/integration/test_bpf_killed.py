@@ -20,7 +20,7 @@ from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside, namespace
 from tests.integration.wire import sh
 
-CALLS = 40  # of bpf(2) that a run makes, at most
+CALLS = 80  # of bpf(2) that a run makes, at most
 DEVICE = "t0"
 CLASS: dict[str, Any] = {"name": "udp", "match": {"port": 7}, "drop": {"every": 3}}
 ASKED: list[dict[str, Any]] = [{"name": DEVICE, "classes": [CLASS]}]
@@ -102,3 +102,13 @@ def test_pins_that_are_gone_are_made_again(place: str) -> None:
     assert sh(f"tc filter show dev {DEVICE} egress") == shown
     assert "rules" in standing(place)
     engine.clear()
+
+
+def test_clear_finds_a_program_in_somebody_elses_qdisc_without_its_pins(place: str) -> None:
+    program = engine.Program(clang.compile_program(SOURCE), "")
+    sh(f"tc qdisc add dev {DEVICE} clsact")
+    before = standing(place)
+    engine.apply(ASKED, [], program=program)
+    sh(f"rm -r /sys/fs/bpf/impair_testbed/{place}; rmdir /sys/fs/bpf/impair_testbed 2>/dev/null || true")
+    engine.clear()
+    assert standing(place) == before

@@ -45,7 +45,7 @@ HANDLE = 0xFFFF0000  # of ingress and clsact alike (net/sched/sch_api.c)
 ARRIVING = {"ingress": HANDLE, "clsact": 0xFFFFFFF2}  # parents of filters: TC_H_MIN_INGRESS
 LEAVING = 0xFFFFFFF3  # TC_H_MIN_EGRESS, of clsact only
 PRIORITY = 0xFE57  # behind what tc numbers by itself (0xC000 and below)
-KEY = "hook-"  # what is remembered of an interface: that its qdisc was made by us
+KEY = "hook-"  # what is remembered of an interface where something of ours stands: the qdisc that was found there
 OWN = "impair.bpf:"  # how the names of a user's own programs begin, which the module bpf holds
 INFO = PRIORITY << 16 | socket.htons(ETH_P_ALL)
 
@@ -145,9 +145,10 @@ class HooksDomain:
 
     def note(self) -> None:
         """Before the first write: a qdisc that is not there yet will be made by us."""
-        if not self._made() and not _kinds(self._rtnetlink).get(self._device.index):
-            self._memory.forget(self._key)  # of an interface that had this name before
-            self._memory.remember(self._key, self._identity())
+        record = self._memory.recall(self._key)
+        if not record or record["interface"] != self._identity():  # of one that had this name before
+            found = _kinds(self._rtnetlink).get(self._device.index, "")
+            self._memory.remember(self._key, {"interface": self._identity(), "found": found}, renew=True)
 
     def forget(self) -> None:
         """Once the qdisc that we made is gone, or holds filters of others only, there is nothing to remember."""
@@ -172,7 +173,7 @@ class HooksDomain:
     def _made(self) -> bool:
         """Whether the qdisc was made by us."""
         record = self._memory.recall(self._key)
-        return bool(record) and self._identity() == record
+        return bool(record) and record == {"interface": self._identity(), "found": ""}
 
     def _found(self) -> tuple[str, list[bytes], list[bytes]]:
         """The kind of the qdisc, and the messages of all filters where packets arrive, and where they leave."""
@@ -258,8 +259,6 @@ def forget_restored(rtnetlink: Socket) -> None:
     """Drop what is remembered of interfaces whose ends are as they were."""
     memory = Memory()
     for key in memory.keys(KEY):
-        if memory.recall(key)["namespace"] != number():
-            continue
         try:
             HooksDomain(rtnetlink, key.removeprefix(KEY)).forget()
         except InvalidInput:
