@@ -110,9 +110,14 @@ class ActionModule(ActionBase):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([row.as_dict() for row in found], indent=1, ensure_ascii=False) + "\n")
         display.display("\n" + "\n".join(table.render(found)) + "\n")
+        warnings = []
+        for node in session.nodes:
+            told = variables["hostvars"][node].get("impairment_result") or {}
+            warnings += session.superpackets(node, _plain(told.get("rules") or []))
         shutil.rmtree(session.directory)
         bad = sum(not row.ok for row in found)
         result = {"rows": len(found), "failed_rows": bad, "path": str(path), "problems": problems}
+        result["warnings"] = warnings
         if problems:
             return {**result, "failed": True, "msg": "the measurement itself failed: " + "; ".join(problems)}
         if bad:
@@ -135,6 +140,7 @@ class ActionModule(ActionBase):
         self._shell(" && ".join(lines))
         told = variables.get("impairment_result") or {}  # of the role that has let the calibration pass
         session.add(self.node, "backends", json.dumps(_plain(told.get("backends") or [])).encode())
+        session.add(self.node, "rules", json.dumps(_plain(told.get("rules") or [])).encode())
         session.add(self.node, "macs", self._shell("cat /sys/class/net/*/address").encode())
         return {"changed": changed}
 

@@ -13,14 +13,13 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 from .namespace import entered
 from .netlink import HEADER, NLM_F_REQUEST, NLMSG_ERROR, RECEIVE_BYTES, Socket, attribute, attributes, u32
 
 RTM_GETNSID, NETNSA_NSID, NETNSA_FD = 90, 1, 3  # linux/rtnetlink.h, linux/net_namespace.h
 _RTGENMSG = struct.Struct("=Bxxx")
-NAMED = Path("/run/netns")
+NAMED = "/run/netns"
 
 
 def socket_in(identity: int) -> Socket | None:
@@ -29,27 +28,35 @@ def socket_in(identity: int) -> Socket | None:
         for file in _files():
             try:
                 if _identity(asking, file) == identity:
-                    with entered(str(file)):
+                    with entered(file):
                         return Socket()
             except OSError:  # it ended meanwhile, or is another user's
                 continue
     return None
 
 
-def _files() -> Iterator[Path]:
-    """One file for each namespace."""
+def _files() -> Iterator[str]:
+    """One file for each namespace: those with names, then those of processes."""
     seen = set()
-    for file in (*sorted(NAMED.glob("*")), *Path("/proc").glob("[0-9]*/ns/net")):
+    named = [f"{NAMED}/{name}" for name in _entries(NAMED)]
+    for file in (*named, *(f"/proc/{entry}/ns/net" for entry in _entries("/proc") if entry.isdigit())):
         try:
             number = os.stat(file).st_ino
-        except OSError:
+        except OSError:  # no process, or one that ended
             continue
         if number not in seen:
             seen.add(number)
             yield file
 
 
-def _identity(asking: socket.socket, file: Path) -> int:
+def _entries(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _identity(asking: socket.socket, file: str) -> int:
     """-1: our namespace has no id for it."""
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -117,7 +117,7 @@ class OffloadsDomain:
         return tuple(made)
 
     def warnings(self) -> list[str]:
-        """What cannot be had."""
+        """What cannot be had, of what was observed last."""
         found = []
         for place in sorted(self._wanted.receivers):
             name = self._links[place[0]].name
@@ -128,7 +128,7 @@ class OffloadsDomain:
                     "what they suffer together; testbed_info and verify count them"
                 )
         for place in sorted(self._wanted.senders):
-            if self._offload(place) is None:
+            if place not in self._standing:
                 found.append(
                     f"{self._links[place[0]].name}: its other end cannot be told to send packets one by one; set there "
                     "`ip link set dev NAME gso_max_segs 1`"

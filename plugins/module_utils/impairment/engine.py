@@ -97,7 +97,7 @@ def apply(
         try:
             report, pending = _on_trial(targets, rtnetlink, confirm_within)
         finally:
-            _forget_restored(rtnetlink)
+            _forget_restored(rtnetlink, singly)
         _tidy(rtnetlink, ends.rules)
         _forget_netfilter(wanted.counted, wanted.numbered)
         return Outcome(report, wanted.backends, warnings, pending, _counted(ends.rules))
@@ -142,8 +142,9 @@ def clear(check: bool = False) -> Report:
     with guard.alone(), Socket() as rtnetlink:
         domains = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink)]
         ends = _ends(rtnetlink, (), compiler.NOTHING, None, b"")
+        singly = _offloads(rtnetlink, ())
         targets = [
-            *_single_targets(_offloads(rtnetlink, ())),
+            *_single_targets(singly),
             *_netfilter((), (), None, check),
             *_nftables((), (), None, check),
             *ends.rules,
@@ -156,7 +157,7 @@ def clear(check: bool = False) -> Report:
             guard.trust()
         report = converge(targets, check)
         if not check:
-            _forget_restored(rtnetlink)
+            _forget_restored(rtnetlink, singly)
             _forget_netfilter((), ())
             _tidy(rtnetlink, ends.rules)
             guard.tidy()
@@ -227,7 +228,7 @@ def _take_back(targets: Sequence[Target], states: Sequence[Any], rtnetlink: Sock
     except TestbedError:
         return  # nobody is left to tell; the next run finds what stands and converges it
     finally:
-        _forget_restored(rtnetlink)
+        _forget_restored(rtnetlink, _offloads(rtnetlink, ()))
 
 
 def _management(management: object) -> tuple[model.Match, ...]:
@@ -306,13 +307,13 @@ def _counted(rules: Sequence[Target]) -> list[dict[str, Any]]:
     return [row for target in rules for row in counted(cast("RulesDomain", target.domain))]
 
 
-def _forget_restored(rtnetlink: Socket) -> None:
+def _forget_restored(rtnetlink: Socket, singly: OffloadsDomain | None) -> None:
     forget_restored(rtnetlink)
     if Memory().keys("hook-"):
         from ..tc import hooks
 
         hooks.forget_restored(rtnetlink)
-    if singly := _offloads(rtnetlink, ()):
+    if singly:
         singly.forget_restored()
 
 

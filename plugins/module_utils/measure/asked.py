@@ -28,12 +28,27 @@ class Asked(NamedTuple):
     loss: float = 0.0  # share of packets, in the long run
     loss_memory: float = 0.0  # correlation of one packet's fate with the next one's, 0 to 1
     every: int = 0  # each so-manieth packet is dropped
+    pattern: str = ""  # of 0 and 1, repeated: packets at a 1 are dropped
     duplicate: float = 0.0
     corrupt: float = 0.0
+    duplicate_memory: float = 0.0  # as loss_memory
+    corrupt_memory: float = 0.0
+    duplicate_pattern: str = ""  # where the share comes in turns
+    corrupt_pattern: str = ""
     reorder: float = 0.0
     burst: int = 0  # bytes that pass at once before the rate holds
     shared: bool = False  # the drop's counter is shared with other interfaces
     unjudged: tuple[str, ...] = ()  # keys that this program has no measure for
+
+    @property
+    def turns(self) -> str:
+        """The pattern of what is dropped in turns."""
+        return self.pattern or ("1".rjust(self.every, "0") if self.every else "")
+
+    @property
+    def kept(self) -> float:
+        """The share of packets that its own losses leave."""
+        return (1 - self.loss) * (1 - _ones(self.turns))
 
 
 class Class(NamedTuple):
@@ -82,6 +97,28 @@ def _gilbert(model: Mapping[str, Any]) -> tuple[float, float]:
     good_loss = _share(model.get("1-k", "0%"))
     bad = p / (p + r) if p + r else 0.0
     return bad * bad_loss + (1 - bad) * good_loss, max(0.0, 1 - p - r)
+
+
+def _ones(pattern: str) -> float:
+    return pattern.count("1") / len(pattern) if pattern else 0.0
+
+
+class Chosen(NamedTuple):
+    """How many packets are chosen: their share in the long run, its memory, and the pattern where it is one."""
+
+    share: float
+    memory: float = 0.0
+    pattern: str = ""
+
+
+def _chosen(value: Mapping[str, Any]) -> Chosen:
+    """Of chosen packets. Raises ValueError for a model whose long-run share is not known here."""
+    if "every" in value:
+        pattern = "1".rjust(parse_integer(value["every"], least=1), "0")
+        return Chosen(_ones(pattern), 0.0, pattern)
+    if "pattern" in value:
+        return Chosen(_ones(str(value["pattern"])), 0.0, str(value["pattern"]))
+    return Chosen(*_loss(value))
 
 
 def _loss(value: object) -> tuple[float, float]:
@@ -145,16 +182,31 @@ def _take(key: str, value: Any, found: dict[str, Any]) -> None:
     elif key == "distribution":
         pass  # with the delay and the jitter that it belongs to
     elif key == "loss":
-        found["loss"], found["loss_memory"] = _loss(value)
+        _lose(*_loss(value), found)
     elif key == "drop":
-        found["every"] = parse_integer(value["every"], least=1)
         found["shared"] = bool(value.get("across"))
+        if "every" in value:
+            found["every"] = parse_integer(value["every"], least=1)
+        elif "pattern" in value:
+            found["pattern"] = str(value["pattern"])
+        else:
+            _lose(*_loss(value), found)
+    elif key in ("duplicate", "corrupt") and isinstance(value, Mapping) and "percent" not in value:
+        if value.get("checksum") == "fix":  # nothing tells such a packet from an intact one
+            raise ValueError(key)
+        found[key], found[f"{key}_memory"], found[f"{key}_pattern"] = _chosen(value)
     elif key in ("duplicate", "corrupt", "reorder"):
         found[key] = _share(_first(value, "percent", "random", key))
     elif key == "burst":
         found["burst"] = parse_size(value)
     else:
         raise ValueError(key)
+
+
+def _lose(share: float, memory: float, found: dict[str, Any]) -> None:
+    """One loss beside another."""
+    found["loss"] = 1 - (1 - found.get("loss", 0.0)) * (1 - share)
+    found["loss_memory"] = max(found.get("loss_memory", 0.0), memory)
 
 
 def _alternatives(match: object) -> tuple[Mapping[str, Any], ...]:

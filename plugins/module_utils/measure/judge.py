@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 STRICT = 3.29  # a right loss fails once in a thousand runs
@@ -79,6 +80,72 @@ def judge_nth(order: Sequence[int | None], arrived: set[int], every: int) -> Ver
     if found.ok:
         got += f", each {every}. (place {found.phase} of the captured order)"
     return Verdict(found.ok and enough, got, "exact", ours, "; ".join(notes))
+
+
+class Turns(NamedTuple):
+    """Which packets are chosen, held against a pattern that may begin anywhere."""
+
+    place: int  # of the first packet captured in the pattern that explains most
+    chosen: int
+    unexpected: int  # chosen at a 0
+    spared: int  # not chosen at a 1
+
+    @property
+    def ok(self) -> bool:
+        return not self.unexpected and not self.spared
+
+
+def turns(order: Sequence[int | None], chosen: AbstractSet[int], pattern: str) -> Turns:
+    """Hold a sequence of packets against a pattern of 0 and 1, repeated. `order` as nth() has it."""
+    hit, rest = (
+        _bits(number is not None and (number in chosen) is wanted for number in order) for wanted in (True, False)
+    )
+    repeated = _bits(digit == "1" for digit in pattern * (len(order) // len(pattern) + 2))
+    best = Turns(0, hit.bit_count(), hit.bit_count(), rest.bit_count() + 1)
+    for place in range(len(pattern)):
+        due = repeated >> place
+        unexpected, spared = (hit & ~due).bit_count(), (rest & due).bit_count()
+        if unexpected + spared < best.unexpected + best.spared:
+            best = Turns(place, hit.bit_count(), unexpected, spared)
+    return best
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    """A number whose bit n is flag n."""
+    return int("".join("01"[flag] for flag in flags)[::-1] or "0", 2)
+
+
+def judge_turns(order: Sequence[int | None], chosen: AbstractSet[int], pattern: str, word: str = "missing") -> Verdict:
+    """Exactly the packets at a 1 of the pattern are chosen, and no other. `word`: what became of those."""
+    ours = sum(number is not None for number in order)
+    found = turns(order, chosen, pattern)
+    least = max(20, 2 * len(pattern))
+    notes = [
+        f"{len(order) - ours} foreign packets in the count" if len(order) > ours else "",
+        f"too few packets: {least} at least are needed" if len(order) < least else "",
+        f"{found.unexpected} {word} out of turn" if found.unexpected else "",
+        f"{found.spared} not {word} that should be" if found.spared else "",
+    ]
+    got = f"{found.chosen} of {ours} {word}"
+    if found.ok:
+        got += f" (the first captured is at place {found.place} of the pattern)"
+    return Verdict(found.ok and len(order) >= least, got, "exact", ours, joined(*notes))
+
+
+def judge_number(pattern: str, numbers: range, order: Sequence[int | None], word: str) -> Verdict:
+    """As many packets as the pattern chooses, wherever it began; which ones is not known, nor the number quite."""
+    ours = sum(number is not None for number in order)
+    whole, rest = divmod(len(order), len(pattern))
+    windows = [(pattern + pattern)[place : place + rest].count("1") for place in range(len(pattern))]
+    low, high = (whole * pattern.count("1") + extreme for extreme in (min(windows), max(windows)))
+    low = max(0, low - (len(order) - ours))  # the others' fate is not known
+    least = max(20, 2 * len(pattern))
+    note = f"too few packets: {least} at least are needed" if len(order) < least else ""
+    ok = numbers[0] <= high and numbers[-1] >= low and not note
+    said = f"{numbers[-1]} of {ours} {word}"
+    if len(numbers) > 1:
+        said += f", of which {len(numbers) - 1} may be somebody else's"
+    return Verdict(ok, said, f"{low} to {high}" if low < high else "exact", ours, note)
 
 
 def interval(count: int, total: int, z: float = SHOWN) -> tuple[float, float]:

@@ -11,12 +11,15 @@ from statistics import median
 from typing import NamedTuple
 
 from . import judge, rates
+from .asked import Asked
 from .commands import UNIMPAIRED
 from .evaluate import Measured, Row, class_order, rate_windows
 from .flows import Flow, Subject
 from .judge import Verdict
+from .records import Other
 from .schedule import TRAIN, train_length
 
+SHOWN = 20  # places of a pattern that the table shows
 ORDER = ("delay", "jitter", "drop", "loss", "duplicate", "corrupt", "reorder", "rate")
 
 
@@ -61,6 +64,7 @@ class Left(NamedTuple):
     readable: set[int]  # numbers that can be told
     damaged: int  # frames
     unreadable: int  # damaged frames whose number cannot be told: they were not lost
+    doubtful: int  # of the damaged ones, those that may be somebody else's
 
 
 def left_node(measured: Measured, subject: Subject, sent: set[int]) -> Left:
@@ -80,8 +84,15 @@ def left_node(measured: Measured, subject: Subject, sent: set[int]) -> Left:
                 readable.add(one.seq)
             else:
                 unreadable += 1
-    strange = sum(one.length == length for one in seen.others.get((flow.leave, True), []))
-    return Left(readable, damaged + strange, unreadable + strange)
+    strange = [one for one in seen.others.get((flow.leave, True), []) if one.length == length]
+    doubtful = sum(not _is_of(one, flow) for one in strange)
+    return Left(readable, damaged + len(strange), unreadable + len(strange), doubtful)
+
+
+def _is_of(frame: Other, flow: Flow) -> bool:
+    """Whether its addresses and ports are the flow's, and what is damaged lies behind them."""
+    ports = (frame.source_port, frame.destination_port) == (flow.source_port, flow.destination_port)
+    return (frame.source, frame.destination) == (flow.source, flow.destination) and (ports or flow.protocol == "icmp")
 
 
 def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
@@ -94,23 +105,53 @@ def packet_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     if asked.corrupt:  # a damaged packet may not reach the receiver; it did leave the node
         left = left_node(measured, subject, sent)
         arrived, unreadable = left.readable, left.unreadable
-        verdict = judge.judge_share(asked.corrupt, left.damaged, len(sent))
-        yield _row(subject, "corrupt", _percent(asked.corrupt), verdict)
+        yield _row(subject, "corrupt", *_corrupted(asked, left, order))
     if asked.every:
         order, note = _counted(measured, subject, order, arrived)
-    if asked.every and not asked.loss and not asked.corrupt:
-        verdict = judge.judge_nth(order, arrived, asked.every)
+    if asked.turns and not asked.loss and not asked.corrupt:
+        if asked.every:
+            verdict = judge.judge_nth(order, arrived, asked.every)
+        else:
+            verdict, note = judge.judge_turns(order, sent - arrived, asked.pattern), ""
         verdict = _enough(measured, flow, verdict._replace(note=judge.joined(verdict.note, note)), len(sent))
-        yield _row(subject, "drop", f"every {asked.every}.", verdict)
+        yield _row(subject, "drop", _in_turns(asked.turns), verdict)
     else:
         yield from _loss_rows(measured, subject, order, arrived, unreadable)
     if asked.duplicate:
-        twice = sum(count - 1 for count in Counter(one.seq for one in packets).values())
-        verdict = judge.judge_share(asked.duplicate, twice, len(arrived))
-        yield _row(subject, "duplicate", _percent(asked.duplicate), verdict)
+        yield _row(subject, "duplicate", *_duplicated(asked, order, Counter(one.seq for one in packets)))
     if asked.reorder:
         early, judged = _overtaking(measured, subject)
         yield _row(subject, "reorder", _percent(asked.reorder), judge.judge_share(asked.reorder, early, judged))
+
+
+def _in_turns(pattern: str) -> str:
+    """As the table has it: every 20., or the pattern."""
+    if pattern.count("1") == 1:
+        return f"every {len(pattern)}."
+    return f"pattern {pattern}" if len(pattern) <= SHOWN else f"pattern {pattern[:SHOWN]}…"
+
+
+def _corrupted(asked: Asked, left: Left, order: list[int | None]) -> tuple[str, Verdict]:
+    """What is asked, and how it came out. What is dropped is not damaged."""
+    if asked.corrupt_pattern and not asked.turns and not asked.loss:
+        numbers = range(left.damaged - left.doubtful, left.damaged + 1)
+        verdict = judge.judge_number(asked.corrupt_pattern, numbers, order, "damaged")
+        return _in_turns(asked.corrupt_pattern), verdict
+    sent = sum(number is not None for number in order)
+    reached = round(sent * asked.kept)
+    return _percent(asked.corrupt), judge.judge_share(asked.corrupt, left.damaged, reached, asked.corrupt_memory)
+
+
+def _duplicated(asked: Asked, order: list[int | None], counts: Counter[int]) -> tuple[str, Verdict]:
+    """What is asked, and how it came out, of what arrived at all."""
+    twice = {number for number, count in counts.items() if count > 1}
+    if asked.duplicate_pattern and not asked.corrupt:
+        known = [number if number in counts else None for number in order]
+        return _in_turns(asked.duplicate_pattern), judge.judge_turns(
+            known, twice, asked.duplicate_pattern, "duplicated"
+        )
+    more = sum(count - 1 for count in counts.values())
+    return _percent(asked.duplicate), judge.judge_share(asked.duplicate, more, len(counts), asked.duplicate_memory)
 
 
 def _counted(
@@ -120,7 +161,7 @@ def _counted(
     the one that explains what is missing."""
     of = subject.of
     counter = measured.counters.get((subject.node, subject.impaired.interface, of.name), "")
-    if counter == "gact" or (not counter and not judge.nth(order, arrived, of.asked.every).spared):
+    if counter in ("gact", "bpf") or (not counter and not judge.nth(order, arrived, of.asked.every).spared):
         return order, ""
     ipv4 = class_order(measured, subject, ipv4_only=True)
     others = len(order) - len(ipv4)
@@ -135,12 +176,14 @@ def _loss_rows(
     asked, flow = subject.asked, subject.way
     sent = {one for one in order if one is not None}
     reached = len(sent)
-    if asked.every:  # both: the n-th are all missing, and the rest lose their share
-        phase = judge.nth(order, arrived, asked.every).phase
-        turn = {one for one in order[max(phase, 0) :: asked.every] if one is not None}
+    if asked.turns:  # both: those in turn are all missing, and the rest lose their share
+        place = judge.turns(order, sent - arrived, asked.turns).place
+        period = len(asked.turns)
+        due = [one for at, one in enumerate(order) if asked.turns[(at + place) % period] == "1"]
+        turn = {one for one in due if one is not None}
         got = f"{len(turn - arrived)} of {len(turn)} missing"
-        verdict = Verdict(phase >= 0 and not turn & arrived, got, "exact", reached, "random losses beside")
-        yield _row(subject, "drop", f"every {asked.every}.", _enough(measured, flow, verdict, reached))
+        verdict = Verdict(bool(turn) and not turn & arrived, got, "exact", reached, "random losses beside")
+        yield _row(subject, "drop", _in_turns(asked.turns), _enough(measured, flow, verdict, reached))
         sent -= turn
     missing = max(0, len(sent - arrived) - unreadable)
     verdict = judge.judge_share(asked.loss, missing, len(sent), asked.loss_memory)
@@ -175,8 +218,7 @@ def rate_rows(measured: Measured, subject: Subject) -> Iterator[Row]:
     asked, flow = subject.asked, subject.flow
     if flow is None or not asked.rate or asked.loss >= 0.9:
         return
-    kept = (1 - asked.loss) * (1 - (1 / asked.every if asked.every else 0))
-    verdict = rates.judge_rates(asked.rate, rate_windows(measured, subject, kept))
+    verdict = rates.judge_rates(asked.rate, rate_windows(measured, subject, asked.kept))
     yield _row(subject, "rate", judge.rate_text(asked.rate), verdict)
 
 

@@ -78,12 +78,11 @@ def overload(subject: Subject, limits: Limits) -> Series | None:
     asked, flow = subject.asked, subject.flow
     if not asked.rate or asked.loss >= 0.9 or flow is None:
         return None
-    kept = (1 - asked.loss) * (1 - (1 / asked.every if asked.every else 0))
     length = FULL if asked.rate >= 1e6 else 514
     seconds = 6.0 if asked.rate < 1e6 else 2.0 if asked.rate < FAST else 1.0
     seconds = max(seconds, 40 * length * 8 / asked.rate, 5 * asked.burst * 8 / asked.rate)
     seconds = min(seconds, limits.seconds)
-    rate = OVERLOAD * asked.rate / (8 * length) / max(kept, 0.1)
+    rate = OVERLOAD * asked.rate / (8 * length) / max(asked.kept, 0.1)
     return Series("send", flow.id, RATE, max(1, math.ceil(rate * seconds)), rate, length, 2 * OVERLOAD * seconds + 2)
 
 

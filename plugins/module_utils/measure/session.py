@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..bpf.counters import warning
 from . import rows as making
 from .commands import Watch, script, watch_command, watches
 from .evaluate import Measured, Row, Seen
@@ -23,6 +24,7 @@ from .judge import joined
 from .schedule import RATE, REQUEST, TRAIN, Limits, Stage, repeats, stages
 from .topology import Lab, parse_lab
 
+GATHERED = ("superpackets", "segments")
 ON_NODE = "/run/impair.testbed/measure"
 LONGEST = 1800.0  # seconds, as in files/probe/probe.h
 AGAIN = {"delay": "delay", "jitter": "delay", "rate": "rate"}  # quantities that a busy machine spoils, and their stage
@@ -74,7 +76,7 @@ class Session:
         return path.read_bytes() if path.exists() else b""
 
     def add(self, node: str, what: str, data: bytes) -> None:
-        """Keep what a node has recorded (`records`), said (`events`) or is (`macs`, `backends`)."""
+        """Keep what a node has recorded (`records`), said (`events`) or is (`macs`, `backends`, `rules`)."""
         with (self.directory / f"{node}.{what}").open("ab") as file:
             file.write(data)
 
@@ -98,6 +100,17 @@ class Session:
         told = [(node, one) for node in self.nodes for one in json.loads(self._read(node, "backends") or b"[]")]
         drops = [(node, one) for node, one in told if one.get("impairment") == "drop"]
         return {(node, one["interface"], one["class"]): one["backend"] for node, one in drops}
+
+    def superpackets(self, node: str, rules: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Warnings of superpackets that came during the run. `rules`: what programs have counted by now."""
+        found = []
+        before = {row["rule"]: row for row in json.loads(self._read(node, "rules") or b"[]")}
+        for row in rules:
+            older = before.get(row["rule"], {})
+            grown = {key: value - older.get(key, 0) for key, value in row.items() if key in ("seen", *GATHERED)}
+            if text := warning({**row, **grown}):
+                found.append(f"{node}: {text}")
+        return found
 
     def judge(self, number: int) -> list[Row]:
         """Rows that this stage has brought; they are kept. A repeated one takes the place of one that failed."""

@@ -180,6 +180,82 @@ def test_a_nodes_first_packet_may_be_the_one_that_is_dropped() -> None:
     assert row.note == ""
 
 
+def of_class(**keys: Any) -> Subject:
+    return subjects(lab_with([{"name": "all", "match": {"bridged": True}, **keys}]), 40404)[0]
+
+
+def through(subject: Subject, copies: Callable[[int], int], count: int = 400, counter: str = "bpf") -> list[Row]:
+    """Rows where so many copies of packet n arrive."""
+    flow = subject.way.id
+    entered = b"".join(ours("master", "eth0", False, flow, n, n * 10**6) for n in range(count))
+    arrived = b"".join(ours("slave", "eth0", False, flow, n, n * 10**6) * copies(n) for n in range(count))
+    return list(packet_rows(measured(entered, arrived, count, flow, counter), subject))
+
+
+def test_a_pattern_of_drops() -> None:
+    subject = of_class(drop={"pattern": "0110100"})
+    (row,) = through(subject, lambda n: "0110100"[(n + 4) % 7] == "0")
+    assert (row.quantity, row.asked, row.ok) == ("drop", "pattern 0110100", True)
+    (row,) = through(subject, lambda n: "0110010"[(n + 4) % 7] == "0")
+    assert not row.ok
+
+
+def test_a_pattern_of_drops_beside_loss() -> None:
+    drop, loss = through(of_class(drop={"pattern": "01"}, loss="10%"), lambda n: not n % 2 and n % 20 != 0)
+    assert (drop.quantity, drop.ok, loss.quantity, loss.ok) == ("drop", True, "loss", True)
+    drop, loss = through(of_class(drop={"pattern": "01"}, loss="10%"), lambda n: not n % 2 or n == 5)
+    assert (drop.ok, loss.ok) == (False, False)
+
+
+def test_random_drops_are_a_loss() -> None:
+    (row,) = through(of_class(drop={"random": "10%"}), lambda n: n % 10 != 0)
+    assert (row.quantity, row.asked, row.ok) == ("loss", "10%", True)
+
+
+def test_duplicates_in_turns_are_exact() -> None:
+    subject = of_class(duplicate={"every": 10})
+    loss, duplicate = through(subject, lambda n: 1 + (n % 10 == 3))
+    assert (loss.ok, duplicate.ok, duplicate.asked) == (True, True, "every 10.")
+    assert not through(subject, lambda n: 1 + (n % 10 == 3 and n != 33))[1].ok
+    assert not through(subject, lambda n: 1 + (n % 9 == 3))[1].ok
+
+
+def test_what_is_dropped_takes_part_in_the_turns_of_duplicates() -> None:
+    subject = of_class(duplicate={"every": 10}, drop={"every": 4})
+    drop, duplicate = through(subject, lambda n: 0 if n % 4 == 3 else 1 + (n % 10 == 3))
+    assert (drop.ok, duplicate.ok) == (True, True)
+
+
+def test_a_program_counts_all_frames() -> None:
+    extra = arp("master", "eth0", False, 100 * 10**6 + 1)
+    assert forwarded(lambda n: (n if n <= 100 else n + 1) % 20 == 19, extra, counter="bpf")[0].ok
+    assert not forwarded(lambda n: n % 20 == 19, extra, counter="bpf")[0].ok
+
+
+def test_damaged_packets_in_turns_are_as_many_as_asked() -> None:
+    """Where the damage hides what a packet is, addresses and ports tell it; what has its length may be."""
+    subject = of_class(corrupt={"every": 10})
+    flow, length = subject.way, 70 + 2 * subject.way.id
+
+    def unknown(at: int, source: str = flow.source) -> bytes:
+        place = WATCHES["master"].interfaces.index(DEVICE)
+        head = struct.pack("<BBBBHHQ6s", ord("F"), place, 17, 4, 0x0800, length, at, OTHER_MAC)
+        ends = [bytes(map(int, end.split("."))) for end in (source, flow.destination)]
+        return head + struct.pack("<HH4s4sBB6s6x", flow.source_port, flow.destination_port, *ends, 0, 0, OTHER_MAC)
+
+    def judged(every: int, extra: bytes = b"") -> Row:
+        entered = b"".join(ours("master", "eth0", False, flow.id, n, n) for n in range(400))
+        kept = b"".join(ours("master", DEVICE, True, flow.id, n, n) for n in range(400) if n % every)
+        damaged = b"".join(unknown(n) for n in range(0, 400, every))
+        return next(packet_rows(measured(entered + kept + damaged + extra, b"", 400, flow.id, "bpf"), subject))
+
+    assert (judged(10).ok, judged(10).got) == (True, "40 of 400 damaged")
+    assert not judged(11).ok
+    assert not judged(10, unknown(399)).ok
+    beside = judged(10, unknown(399, "192.168.1.99"))
+    assert (beside.ok, beside.got) == (True, "41 of 400 damaged, of which 1 may be somebody else's")
+
+
 def corrupting() -> Subject:
     return subjects(lab_with([{"name": "all", "corrupt": "10%", "match": {"bridged": True}}]), 40404)[0]
 

@@ -17,8 +17,10 @@ from plugins.module_utils.measure.judge import (
     judge_delay,
     judge_jitter,
     judge_nth,
+    judge_number,
     judge_rate,
     judge_share,
+    judge_turns,
     nth,
     rate_of,
     settled,
@@ -257,3 +259,54 @@ def test_unsteady_round_trips_leave_it_to_the_nodes_own_clock() -> None:
     assert "own clock 50.20ms" in verdict.note
     assert not judge_delay(0.05, through, base, inside=0.0525).ok
     assert not judge_delay(0.05, [0.0535] * 100, [0.001] * 100, inside=0.0502).ok  # steady ones decide alone
+
+
+PATTERN = "1101000"
+
+
+def at_ones(order: Sequence[int | None], pattern: str, place: int) -> set[int]:
+    """What is chosen when the first packet of the order is at this place of the pattern."""
+    return {n for at, n in enumerate(order) if n is not None and pattern[(at + place) % len(pattern)] == "1"}
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_a_pattern_wherever_it_began(place: int) -> None:
+    verdict = judge_turns(SENT, at_ones(SENT, PATTERN, place), PATTERN)
+    assert verdict.ok
+    assert verdict.got.endswith(f"(the first captured is at place {place} of the pattern)")
+
+
+@pytest.mark.parametrize("pattern", ["1100100", "1011000", "110100", "1"])
+def test_another_pattern_fails(pattern: str) -> None:
+    assert not judge_turns(SENT, at_ones(SENT, pattern, 0), PATTERN).ok
+
+
+def test_one_more_or_one_less_than_a_pattern_fails() -> None:
+    chosen = at_ones(SENT, PATTERN, 2)
+    more, less = chosen | {min(set(SENT) - chosen)}, chosen - {max(chosen)}
+    assert "1 missing out of turn" in judge_turns(SENT, more, PATTERN).note
+    assert "1 not missing that should be" in judge_turns(SENT, less, PATTERN).note
+    assert not judge_turns(SENT, more, PATTERN).ok
+    assert not judge_turns(SENT, less, PATTERN).ok
+    assert not judge_turns(SENT, set(), PATTERN).ok
+
+
+def test_foreign_packets_take_part_in_a_pattern() -> None:
+    order = [*range(100), None, *range(100, 300)]
+    assert judge_turns(order, at_ones(order, PATTERN, 3), PATTERN).ok
+    assert not judge_turns(order, at_ones(range(300), PATTERN, 3), PATTERN).ok
+
+
+def test_a_pattern_longer_than_half_of_what_was_sent_fails() -> None:
+    assert judge_turns(SENT, at_ones(SENT, "1" + "0" * 999, 5), "1" + "0" * 999).ok
+    assert not judge_turns(SENT, at_ones(SENT, "1" + "0" * 1000, 5), "1" + "0" * 1000).ok
+
+
+def test_numbers_of_a_pattern() -> None:
+    order = list(range(101))  # 14 times the pattern, and 3 more: with 0 to 3 of its 3 ones
+    passing = [count for count in range(60) if judge_number(PATTERN, range(count, count + 1), order, "damaged").ok]
+    assert passing == [42, 43, 44]  # no 3 places in a row have all three
+    assert judge_number(PATTERN, range(41, 42), [*order[1:], None], "damaged").ok
+    assert not judge_number(PATTERN, range(3, 4), [0, 1, 2, 3, 4, 5, 6], "damaged").ok
+    assert judge_number(PATTERN, range(44, 50), order, "damaged").ok
+    assert not judge_number(PATTERN, range(45, 50), order, "damaged").ok

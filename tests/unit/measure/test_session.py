@@ -95,6 +95,17 @@ def test_what_the_probe_complains_about(session: Session) -> None:
     assert parse_events(b'{"event": "full"}\n{"ev') == [{"event": "full"}]
 
 
+def test_superpackets_of_the_run_are_warned_of(session: Session) -> None:
+    place = {"interface": "eth0", "direction": "egress", "class": "slow"}
+    before = {"rule": 1, **place, "seen": 1000, "superpackets": 7, "segments": 70}
+    session.add("master", "rules", json.dumps([before]).encode())
+    assert session.superpackets("master", [{**before, "seen": 3000}]) == []
+    (text,) = session.superpackets("master", [{**before, "seen": 3000, "superpackets": 9, "segments": 100}])
+    assert text.startswith("master: eth0 egress, class slow: 2 of 2000 packets were superpackets, so 30 packets")
+    (text,) = session.superpackets("slave", [before])
+    assert text.startswith("slave: eth0 egress, class slow: 7 of 1000 packets")
+
+
 def test_the_probe_is_compiled_once(tmp_path: Path) -> None:
     program = probe.compiled(SOURCES, tmp_path)
     made = program.stat().st_mtime_ns
