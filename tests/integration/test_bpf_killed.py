@@ -112,3 +112,18 @@ def test_clear_finds_a_program_in_somebody_elses_qdisc_without_its_pins(place: s
     sh(f"rm -r /sys/fs/bpf/impair_testbed/{place}; rmdir /sys/fs/bpf/impair_testbed 2>/dev/null || true")
     engine.clear()
     assert standing(place) == before
+
+
+def test_pins_of_another_version_are_replaced(place: str) -> None:
+    """Values of another size would be read as something else."""
+    program = engine.Program(clang.compile_program(SOURCE), "")
+    engine.apply(ASKED, [], program=program)
+    folder = f"/sys/fs/bpf/impair_testbed/{place}"
+    sh(f"rm {folder}/rules", f"bpftool map create {folder}/rules type hash key 4 value 8 entries 4 name rules")
+    sh(f"bpftool map update pinned {folder}/rules key 1 0 0 0 value 255 255 255 255 255 255 255 255")
+    changed = [{"name": DEVICE, "classes": [{**CLASS, "drop": {"every": 5}}]}]
+    assert engine.apply(changed, [], program=program).report.changed
+    assert not engine.apply(changed, [], program=program).report.changed
+    assert "value 8B" not in sh(f"bpftool map show pinned {folder}/rules")
+    engine.clear()
+    assert not os.path.exists(folder)

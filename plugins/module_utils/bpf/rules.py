@@ -125,17 +125,20 @@ class RulesDomain:
 
     def _find(self) -> Maps | None:
         if self._maps is None:
-            pinned = [syscall.pinned(f"{self._folder}/{name}") for name in SIZES]
-            self._pinned = None not in pinned
-            self._maps = Maps(*(one for one in pinned if one is not None)) if self._pinned else self._of_programs()
+            pinned = {name: syscall.pinned(f"{self._folder}/{name}") for name in SIZES}
+            self._maps = _ours(pinned)
+            self._pinned = self._maps is not None
+            for program in () if self._maps else self._programs:
+                self._maps = self._maps or _ours(files.maps_of(program))
         return self._maps
 
-    def _of_programs(self) -> Maps | None:
-        for program in self._programs:
-            found = files.maps_of(program)
-            if found.keys() >= SIZES.keys():
-                return Maps(*(found[name] for name in SIZES))
-        return None
+
+def _ours(found: Mapping[str, int | None]) -> Maps | None:
+    """The maps, where both are there and as this version has them; else a new program gets new ones."""
+    named = [found.get(name) for name in SIZES]
+    maps = [one for one in named if one is not None]
+    fits = [syscall.map_info(one).value_size for one in maps] == list(SIZES.values())
+    return Maps(*maps) if fits else None
 
 
 def unpin() -> None:
