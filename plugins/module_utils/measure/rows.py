@@ -161,7 +161,7 @@ def _counted(
     the one that explains what is missing."""
     of = subject.of
     counter = measured.counters.get((subject.node, subject.impaired.interface, of.name), "")
-    if counter in ("gact", "bpf") or (not counter and not judge.nth(order, arrived, of.asked.every).spared):
+    if counter not in ("", "iptables") or (not counter and not judge.nth(order, arrived, of.asked.every).spared):
         return order, ""
     ipv4 = class_order(measured, subject, ipv4_only=True)
     others = len(order) - len(ipv4)

@@ -226,10 +226,11 @@ def test_what_is_dropped_takes_part_in_the_turns_of_duplicates() -> None:
     assert (drop.ok, duplicate.ok) == (True, True)
 
 
-def test_a_program_counts_all_frames() -> None:
+@pytest.mark.parametrize("counter", ["bpf", "gact", "nft"])
+def test_all_but_iptables_count_all_frames(counter: str) -> None:
     extra = arp("master", "eth0", False, 100 * 10**6 + 1)
-    assert forwarded(lambda n: (n if n <= 100 else n + 1) % 20 == 19, extra, counter="bpf")[0].ok
-    assert not forwarded(lambda n: n % 20 == 19, extra, counter="bpf")[0].ok
+    assert forwarded(lambda n: (n if n <= 100 else n + 1) % 20 == 19, extra, counter=counter)[0].ok
+    assert not forwarded(lambda n: n % 20 == 19, extra, counter=counter)[0].ok
 
 
 def test_damaged_packets_in_turns_are_as_many_as_asked() -> None:
