@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from plugins.module_utils import capabilities
+from plugins.module_utils.bpf import layout
 from plugins.module_utils.errors import TestbedError
 from plugins.module_utils.impairment import engine
 from plugins.plugin_utils import clang
@@ -253,6 +254,29 @@ def test_a_step_that_the_kernel_refuses_is_rolled_back(standing: Standing, tmp_p
     found = standing.refusal(nothing, partial(standing.attach, code=compiled(tmp_path, VERDICTS), maps=maps))
     assert "`set an entry of a BPF map` failed: Argument list too long (the state before was restored)" in found
     assert standing.state() == before
+
+
+@pytest.mark.parametrize("more", [-8, 8])
+def test_pins_of_another_version_are_replaced(program: bytes, more: int) -> None:
+    """What is pinned in this namespace's place has values of another size."""
+    with namespace(1) as place:
+        own = Own(place, "t0")
+        pins = f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{place.name}').st_ino:x}"
+        sizes = {"rules": layout.RULE_SIZE + more, "states": layout.STATE_SIZE + more}
+        for name, size in sizes.items():
+            sh(
+                f"mkdir -p {pins}",
+                f"bpftool map create {pins}/{name} type hash key 4 value {size} entries 9 name {name}",
+            )
+            sh(f"bpftool map update pinned {pins}/{name} key 1 0 0 0 value hex {'29 ' * size}")
+        with inside(place):
+            impair([{"name": "t0", "drop": {"every": EVERY}}], program)
+        assert f"value {layout.RULE_SIZE}B" in sh(f"bpftool map show pinned {pins}/rules")
+        own.send(COUNT)
+        assert "dropped 10," in own.shell("tc -s qdisc show dev t0 | grep -A1 clsact")
+        with inside(place):
+            engine.clear()
+        assert not Path(pins).exists()
 
 
 def test_a_controller_without_clang(netns: Netns, call: Call, tmp_path: Path) -> None:

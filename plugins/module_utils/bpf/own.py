@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from ..converge import Step
 from ..errors import InvalidInput, StepFailed, TestbedError
-from ..namespace import number
 from ..netlink import (
     RTM_DELQDISC,
     RTM_DELTFILTER,
@@ -80,7 +79,7 @@ class OwnDomain:
         self.interface = interface
         self._rtnetlink = rtnetlink
         self._prefix = prefix(name)
-        self._pins = Pins(f"bpf-{number():x}-{interface}-{name}")
+        self._pins = Pins(f"bpf-{interface}-{name}")
         self._programs: dict[str, int] = {}  # descriptors by label: of what stands, and of what was loaded
         self._files: dict[str, str] = {}  # what a step calls a label
         self._entries: tuple[Entry, ...] = ()
