@@ -5,25 +5,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import bridge_netfilter, bytecode, guard, node
+from .. import bytecode, guard, node
 from ..capabilities import forget, load
 from ..converge import Report, Step, Target, converge, revert
 from ..errors import InvalidInput, RolledBack, TestbedError
-from ..memory import Memory
 from ..netlink import Socket
 from ..tc.actions import ActionsDomain
-from ..tc.domain import TcDomain, forget_restored, interfaces_with_root
-from . import backends, model, shape, superpackets
+from ..tc.domain import TcDomain, interfaces_with_root
+from . import backends, beside, model, shape, superpackets
 from . import compile as compiler
 
 if TYPE_CHECKING:
-    from ..bpf.rules import RulesDomain
-    from ..offloads import OffloadsDomain
+    pass
 
 CHAINS_STAND = "impairment-chains"  # remembered while drops are, or were, counted by iptables
 TABLES_STAND = "impairment-tables"  # and by nftables
@@ -76,12 +72,12 @@ def apply(
         for name, domain in domains.items():
             domain.claim(wanted.trees[name], shape.ROOT_HANDLE, purge)
         leaving = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink) if name not in domains]
-        ends = _ends(rtnetlink, asked, wanted, facts, program.code)
-        singly = _offloads(rtnetlink, superpackets.needs(asked) if offloads == "manage" else ())
+        ends = beside.ends(rtnetlink, asked, wanted, facts, program.code)
+        singly = beside.offloads(rtnetlink, superpackets.needs(asked) if offloads == "manage" else ())
         targets = [
-            *_single_targets(singly),
-            *_netfilter(wanted.counted, passing, facts, check),
-            *_nftables(wanted.numbered, passing, facts, check),
+            *beside.single(singly),
+            *beside.iptables(wanted.counted, passing, facts, check),
+            *beside.nftables(wanted.numbered, passing, facts, check),
             *ends.rules,
             Target(ActionsDomain(rtnetlink), wanted.actions),
             *(Target(domain, wanted.trees[name]) for name, domain in domains.items()),
@@ -93,14 +89,14 @@ def apply(
         if offloads != "manage":
             warnings += superpackets.warnings(asked)
         if check:
-            return Outcome(converge(targets, check), wanted.backends, warnings, None, _counted(ends.rules))
+            return Outcome(converge(targets, check), wanted.backends, warnings, None, beside.counted(ends.rules))
         try:
             report, pending = _on_trial(targets, rtnetlink, confirm_within)
         finally:
-            _forget_restored(rtnetlink, singly)
-        _tidy(rtnetlink, ends.rules)
-        _forget_netfilter(wanted.counted, wanted.numbered)
-        return Outcome(report, wanted.backends, warnings, pending, _counted(ends.rules))
+            beside.restored(rtnetlink, singly)
+        beside.tidy(rtnetlink, ends.rules)
+        beside.forget_netfilter(wanted.counted, wanted.numbered)
+        return Outcome(report, wanted.backends, warnings, pending, beside.counted(ends.rules))
 
 
 def _check_ingress(asked: Sequence[model.Interface], present: Sequence[str]) -> None:
@@ -141,12 +137,12 @@ def clear(check: bool = False) -> Report:
     """Every interface as it was before us."""
     with guard.alone(), Socket() as rtnetlink:
         domains = [TcDomain(rtnetlink, name) for name in _ours(rtnetlink)]
-        ends = _ends(rtnetlink, (), compiler.NOTHING, None, b"")
-        singly = _offloads(rtnetlink, ())
+        ends = beside.ends(rtnetlink, (), compiler.NOTHING, None, b"")
+        singly = beside.offloads(rtnetlink, ())
         targets = [
-            *_single_targets(singly),
-            *_netfilter((), (), None, check),
-            *_nftables((), (), None, check),
+            *beside.single(singly),
+            *beside.iptables((), (), None, check),
+            *beside.nftables((), (), None, check),
             *ends.rules,
             Target(ActionsDomain(rtnetlink), ()),
             *(Target(domain, domain.before()) for domain in domains),
@@ -157,68 +153,13 @@ def clear(check: bool = False) -> Report:
             guard.trust()
         report = converge(targets, check)
         if not check:
-            _forget_restored(rtnetlink, singly)
-            _forget_netfilter((), ())
-            _tidy(rtnetlink, ends.rules)
+            beside.restored(rtnetlink, singly)
+            beside.forget_netfilter((), ())
+            beside.tidy(rtnetlink, ends.rules)
             guard.tidy()
             bytecode.forget()
             forget()
         return report
-
-
-def _offloads(rtnetlink: Socket, needs: Sequence[tuple[str, str]]) -> OffloadsDomain | None:
-    """None on a node where nothing needs single packets, or did."""
-    if not needs and not Memory().keys("offloads-"):
-        return None
-    from ..offloads import OffloadsDomain
-
-    return OffloadsDomain(rtnetlink, needs)
-
-
-def _single_targets(singly: OffloadsDomain | None) -> list[Target]:
-    return [Target(singly, singly.desired())] if singly else []
-
-
-def _nftables(
-    numbered: Sequence[model.Interface], passing: Sequence[model.Match], facts: backends.Node | None, check: bool
-) -> list[Target]:
-    """The target for drops that nftables counts; none on a node that has and wants none."""
-    memory = Memory()
-    if not numbered and memory.recall(TABLES_STAND) is None:
-        return []
-    from ..nftables import NftablesDomain
-    from . import numgen
-
-    if not check:
-        memory.remember(TABLES_STAND, True)
-    ports = facts.other_ports if facts else {}
-    return [Target(NftablesDomain(), numgen.state(numbered, passing, ports))]
-
-
-def _netfilter(
-    counted: Sequence[model.Interface], passing: Sequence[model.Match], facts: backends.Node | None, check: bool
-) -> list[Target]:
-    """Targets for drops that iptables counts; none, and no program run, on a node that has and wants none."""
-    memory = Memory()
-    if not counted and memory.recall(CHAINS_STAND) is None:
-        return []
-    from ..chains.domain import ChainsDomain
-    from ..chains.variants import choose
-    from . import statistic
-
-    bridges = facts.bridges if facts else {}
-    seen = sorted({bridges[interface.name] for interface in counted if interface.name in bridges})
-    flags = bridge_netfilter.BridgeNetfilter(seen, memory)
-    if not check:
-        memory.remember(CHAINS_STAND, True)
-        if seen:
-            bridge_netfilter.load()
-    elif seen and not bridge_netfilter.loaded():
-        return []  # trying the rules would load br_netfilter, and check mode changes nothing
-    capable = load()
-    domains = [ChainsDomain(choose(capable, name), statistic.TABLE, statistic.OWNER) for name in statistic.PROGRAMS]
-    wanted = [statistic.state(name, counted, passing, bridges) for name in statistic.PROGRAMS]
-    return [Target(flags, flags.desired(seen)), *map(Target, domains, wanted)]
 
 
 def _take_back(targets: Sequence[Target], states: Sequence[Any], rtnetlink: Socket) -> None:
@@ -228,7 +169,7 @@ def _take_back(targets: Sequence[Target], states: Sequence[Any], rtnetlink: Sock
     except TestbedError:
         return  # nobody is left to tell; the next run finds what stands and converges it
     finally:
-        _forget_restored(rtnetlink, _offloads(rtnetlink, ()))
+        beside.restored(rtnetlink, beside.offloads(rtnetlink, ()))
 
 
 def _management(management: object) -> tuple[model.Match, ...]:
@@ -244,83 +185,3 @@ def _management(management: object) -> tuple[model.Match, ...]:
 def _ours(rtnetlink: Socket) -> list[str]:
     """Interfaces with a tree of ours, apart from the IFBs that go with what arrives."""
     return [name for name in interfaces_with_root(rtnetlink, shape.ROOT_HANDLE) if not node.IFB_NAME.fullmatch(name)]
-
-
-class Ends(NamedTuple):
-    """Targets for what stands before and behind queues, in the order in which they are made."""
-
-    rules: list[Target] = []
-    ifbs: list[Target] = []
-    hooks: list[Target] = []
-
-
-def _ends(
-    rtnetlink: Socket,
-    asked: Sequence[model.Interface],
-    wanted: compiler.Compiled,
-    facts: backends.Node | None,
-    code: bytes,
-) -> Ends:
-    """The rules of programs, IFBs with their trees, and what stands at the ends of interfaces."""
-    arriving = [entry for entry in asked if entry.direction == "ingress"]
-    pinned = os.path.isdir(node.PINS)  # a run that was killed may have left them alone
-    standing = Memory().keys("hook-") or any(map(node.IFB_NAME.fullmatch, node.interfaces()))
-    if not arriving and not wanted.tables and not standing and not pinned:
-        return Ends()
-    from ..tc import hooks
-    from . import ends, ingress
-
-    kind = "clsact" if facts and facts.can("qdisc.clsact") else "ingress"
-    parts = ingress.parts(rtnetlink, arriving, wanted.trees)
-    rules: list[Target] = []
-    programs = {}
-    ids = hooks.programs(rtnetlink)
-    if wanted.tables or ids or pinned:
-        from ..bpf.lookups import ARRIVING, LEAVING, Lookup
-        from ..bpf.rules import RulesDomain
-
-        domain = RulesDomain(ids)
-        rules = [Target(domain, wanted.rules)]
-        for device, table in wanted.tables.items():
-            section = ARRIVING if node.IFB_NAME.fullmatch(device) else LEAVING
-            lookup = Lookup(table.shapes, table.matches, code, section)
-            programs[device] = ends.Program(lookup.name, partial(lookup.load, domain))
-    hooked = ends.targets(rtnetlink, asked, parts.feeds, programs, parts.indices, kind)
-    return Ends(rules, parts.made, hooked)
-
-
-def _tidy(rtnetlink: Socket, rules: Sequence[Target]) -> None:
-    """Pins of maps that no program of ours has any more are removed."""
-    if rules:
-        from ..bpf.rules import unpin
-        from ..tc import hooks
-
-        if not hooks.programs(rtnetlink):
-            unpin()
-
-
-def _counted(rules: Sequence[Target]) -> list[dict[str, Any]]:
-    if not rules:
-        return []
-    from ..bpf.counters import counted
-
-    return [row for target in rules for row in counted(cast("RulesDomain", target.domain))]
-
-
-def _forget_restored(rtnetlink: Socket, singly: OffloadsDomain | None) -> None:
-    forget_restored(rtnetlink)
-    if Memory().keys("hook-"):
-        from ..tc import hooks
-
-        hooks.forget_restored(rtnetlink)
-    if singly:
-        singly.forget_restored()
-
-
-def _forget_netfilter(counted: Sequence[model.Interface], numbered: Sequence[model.Interface]) -> None:
-    """Without a drop counted there, nothing of ours is left in netfilter."""
-    if not counted:
-        Memory().forget(CHAINS_STAND)
-        Memory().forget(bridge_netfilter.KEY)
-    if not numbered:
-        Memory().forget(TABLES_STAND)
