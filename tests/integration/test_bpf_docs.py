@@ -16,11 +16,10 @@ import pytest
 import yaml
 
 from plugins.module_utils.impairment import engine
-from plugins.plugin_utils import clang
-from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside, namespace
 from tests.integration.own_programs import EVERY_NTH, Own, every_nth
 from tests.integration.places import CHECKOUT
+from tests.integration.program import compiled
 
 PAGE = (CHECKOUT / "docs/bpf.md").read_text(encoding="utf-8")
 
@@ -43,7 +42,7 @@ def test_impairments_as_the_page_writes_them(own: Own) -> None:
     asked = [parsed for text in blocks("yaml") if "impairment_interfaces" in (parsed := yaml.safe_load(text))]
     assert len(asked) == 5
     (look,) = [text for text in blocks("sh") if "/rules" in text]
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = compiled()
     with inside(own.place):
         for variables in asked:
             interfaces: Any = variables["impairment_interfaces"]

@@ -21,10 +21,9 @@ import pytest
 
 from plugins.module_utils.capabilities import load
 from plugins.module_utils.impairment import engine
-from plugins.plugin_utils import clang
-from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside
 from tests.integration.path import Capture, Path, numbered, path, send
+from tests.integration.program import compiled
 from tests.integration.wire import sh
 
 PORT = 5000
@@ -43,7 +42,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Path]:
 @pytest.fixture
 def apply(made: Path) -> Iterator[Apply]:
     """The engine at work on the node in between."""
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = compiled()
 
     def applied(*interfaces: dict[str, Any]) -> engine.Outcome:
         with inside(made.n):
@@ -68,14 +67,14 @@ def one_class(device: str, direction: str = "egress", match: Any = None, **fault
 
 
 def missing(made: Path, device: str = "r0", count: int = COUNT, **how: Any) -> list[int]:
-    """Numbers that went in at one end and did not come out at the other; what comes out keeps its order."""
+    """Numbers that went in at one end and did not come out at the other, where none came twice."""
     capture = Capture(made.r if device == "r0" else made.s, device)
     try:
         send(made, count, PORT, end="s" if device == "r0" else "r", **how)
         found = numbered(capture.frames(), PORT)
     finally:
         capture.close()
-    assert found == sorted(found)
+    assert len(found) == len(set(found))
     return sorted(set(range(how.get("first", 0), how.get("first", 0) + count)) - set(found))
 
 
@@ -149,9 +148,7 @@ def _child(work: Callable[[], None]) -> int:
 
 
 def test_tcp_loses_the_asked_packets_and_all_data_arrive(made: Path, apply: Apply) -> None:
-    """Each 50th segment that came in did not go out, whatever was sent again. Without offloads these are packets."""
-    for end, device in (("s", "s0"), ("n", "n0"), ("n", "n1"), ("r", "r0")):
-        made.place(end).run(["ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off"])
+    """Each 50th packet that came in did not go out, whatever was sent again; offloads gather none meanwhile."""
     apply(one_class("n1", match={"protocol": "tcp", "destination_port": PORT}, drop={"every": 50, "packet": 49}))
     into, out = Capture(made.n, "n0"), Capture(made.n, "n1")
     data = os.urandom(1 << 21)
@@ -168,7 +165,7 @@ def test_tcp_loses_the_asked_packets_and_all_data_arrive(made: Path, apply: Appl
     went = [frame.data[14:] for frame in out.frames() if _is_tcp(frame.data) and frame.outgoing]
     into.close()
     out.close()
-    assert len(came) > 1000
+    assert len(came) > 1000 and max(map(len, came)) <= 1500
     kept = [_told(packet) for number, packet in enumerate(came) if number % 50 != 49]
     assert [_told(packet) for packet in went] == kept
 

@@ -15,9 +15,8 @@ import pytest
 from plugins.module_utils.bpf import syscall
 from plugins.module_utils.capabilities import load
 from plugins.module_utils.impairment import engine
-from plugins.plugin_utils import clang
-from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside, namespace
+from tests.integration.program import compiled
 from tests.integration.wire import sh
 
 CALLS = 80  # of bpf(2) that a run makes, at most
@@ -64,7 +63,7 @@ def killed_at(number: int, what: Any) -> bool:
 
 
 def test_killed_before_any_call(place: str) -> None:
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = compiled()
     before = standing(place)
 
     def applied(asked: list[dict[str, Any]]) -> engine.Outcome:
@@ -92,7 +91,7 @@ def test_killed_before_any_call(place: str) -> None:
 
 def test_pins_that_are_gone_are_made_again(place: str) -> None:
     """The program has its maps still: the count goes on, and nothing is loaded anew but the value that changes."""
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = compiled()
     engine.apply(ASKED, [], program=program)
     shown = sh(f"tc filter show dev {DEVICE} egress")
     sh(f"rm -r /sys/fs/bpf/impair_testbed/{place}")
@@ -105,7 +104,7 @@ def test_pins_that_are_gone_are_made_again(place: str) -> None:
 
 
 def test_clear_finds_a_program_in_somebody_elses_qdisc_without_its_pins(place: str) -> None:
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = compiled()
     sh(f"tc qdisc add dev {DEVICE} clsact")
     before = standing(place)
     engine.apply(ASKED, [], program=program)
@@ -116,7 +115,7 @@ def test_clear_finds_a_program_in_somebody_elses_qdisc_without_its_pins(place: s
 
 def test_pins_of_another_version_are_replaced(place: str) -> None:
     """Values of another size would be read as something else."""
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = compiled()
     engine.apply(ASKED, [], program=program)
     folder = f"/sys/fs/bpf/impair_testbed/{place}"
     sh(f"rm {folder}/rules", f"bpftool map create {folder}/rules type hash key 4 value 8 entries 4 name rules")

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from plugins.module_utils.impairment import engine
-from plugins.plugin_utils import clang
-from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside
 from tests.integration.load import DEVICE, FIRST, Load, ends, udp
+from tests.integration.program import compiled
 from tests.integration.wire import sh
 
 RATE = 20_000  # packets per second
@@ -62,7 +61,7 @@ def explained(asked: Sequence[dict[str, Any]], sent: int, came: Sequence[int]) -
 
 @pytest.mark.alone
 def test_a_hundred_changes_of_drops_lose_nothing_else(tmp_path: Path) -> None:
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = compiled()
     asked = changes()
 
     def apply(drop: dict[str, Any]) -> engine.Outcome:

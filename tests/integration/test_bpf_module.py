@@ -19,11 +19,10 @@ import pytest
 from plugins.module_utils.converge import Report
 from plugins.module_utils.errors import TestbedError
 from plugins.module_utils.impairment import engine
-from plugins.plugin_utils import clang
-from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside, namespace
 from tests.integration.own_programs import EVERY_NTH, HEAD, VERDICTS, Own, compiled, every_nth
 from tests.integration.places import Call, Netns
+from tests.integration.program import compiled as our_program
 from tests.integration.wire import sh
 
 PIN = f"/sys/fs/bpf/own_{os.getpid()}"
@@ -211,7 +210,7 @@ def test_two_programs_share_the_qdisc_and_a_map(own: Own) -> None:
 def test_the_qdisc_is_shared_with_an_impairment(own: Own, first: str, last: str) -> None:
     """Whoever goes last takes it away."""
     before = state(own)
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = our_program()
 
     def impair() -> None:
         asked = [{"name": "t0", "drop": {"pattern": "0010"}}]

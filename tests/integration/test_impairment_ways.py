@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 
 from plugins.module_utils.errors import InvalidInput
 from plugins.module_utils.impairment import engine
-from plugins.plugin_utils import clang
-from plugins.plugin_utils.programs import SOURCE
 from tests.integration import ways
+from tests.integration.program import compiled
 from tests.integration.ways import Node
 
 Asked = list[dict[str, Any]]
@@ -45,7 +44,7 @@ def node() -> Iterator[Node]:
 
 @lru_cache
 def program() -> engine.Program:
-    return engine.Program(clang.compile_program(SOURCE), "")
+    return compiled()
 
 
 def apply(asked: Asked, check: bool = False) -> engine.Outcome:

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from plugins.module_utils.capabilities import Capabilities, load
 from plugins.module_utils.errors import InvalidInput
 from plugins.module_utils.impairment import engine
-from plugins.plugin_utils import clang
-from plugins.plugin_utils.programs import SOURCE
 from tests.integration import test_match as matching
 from tests.integration.classified import Packet, Sender, with_rates
 from tests.integration.engine import inside, namespace
+from tests.integration.program import compiled
 from tests.integration.wire import sh
 
 DEVICE = "t0"
@@ -33,7 +32,7 @@ NOWHERE = {"name": "marked", "match": {"mark": "0x80000000/0x80000000"}}  # what
 
 @pytest.fixture(scope="module")
 def program() -> engine.Program:
-    return engine.Program(clang.compile_program(SOURCE), "")
+    return compiled()
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,10 @@ import pytest
 
 from plugins.module_utils.capabilities import load
 from plugins.module_utils.impairment import engine
-from plugins.plugin_utils import clang
-from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside
 from tests.integration.path import Capture, Frame, Path, path
 from tests.integration.places import caller, run
+from tests.integration.program import compiled
 
 PORT = 5000
 SIZE = 1 << 20  # bytes
@@ -45,7 +44,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Path]:
 @pytest.fixture
 def apply(made: Path) -> Iterator[Apply]:
     """The engine at work on the node in between; what it switches is as before in the end."""
-    program = engine.Program(clang.compile_program(SOURCE), "")
+    program = compiled()
 
     def applied(*interfaces: dict[str, Any], **how: Any) -> engine.Outcome:
         with inside(made.n):
