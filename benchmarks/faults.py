@@ -47,7 +47,7 @@ def _bpf(rules: int) -> None:
     addresses = [trees.address(number) for number in range(rules)]
     matches = [{"destination": address} for address in addresses] if rules > 1 else [{"protocol": "udp"}]
     classes = [{"name": str(number), "match": one, "drop": {"every": EVERY}} for number, one in enumerate(matches)]
-    engine.apply([{"name": INTERFACE, "classes": classes}], [], program=program)
+    engine.apply([{"name": INTERFACE, "classes": classes}], [], program=program, offloads="keep")
     _run(f"tc qdisc del dev {INTERFACE} root")
 
 

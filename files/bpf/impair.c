@@ -69,6 +69,19 @@ union words {
 
 /* ---- What the packet is ---- */
 
+/* As the helper does, which costs more than all else here; most headers are where they can be read without it. */
+static inline int load(struct __sk_buff *skb, __u32 at, void *to, const __u32 size)
+{
+	const void *start = (const void *)(long)skb->data;
+	const void *end = (const void *)(long)skb->data_end;
+
+	if (at < 256 && start + at + size <= end) {
+		__builtin_memcpy(to, start + at, size);
+		return 0;
+	}
+	return bpf_skb_load_bytes(skb, at, to, size);
+}
+
 /* A tag is in the frame, or beside it where a device adds or took it (skb->vlan_*). */
 static inline int parse_ethernet(struct __sk_buff *skb, struct packet *packet)
 {
@@ -77,7 +90,7 @@ static inline int parse_ethernet(struct __sk_buff *skb, struct packet *packet)
 	__be16 tag[2]; /* tag control information, ethertype of what follows */
 	__be16 ethertype;
 
-	if (bpf_skb_load_bytes(skb, 0, &head, sizeof head))
+	if (load(skb, 0, &head, sizeof head))
 		return -1;
 	__builtin_memcpy(fields->source_mac, head.h_source, ETH_ALEN);
 	__builtin_memcpy(fields->destination_mac, head.h_dest, ETH_ALEN);
@@ -90,7 +103,7 @@ static inline int parse_ethernet(struct __sk_buff *skb, struct packet *packet)
 	for (int count = 0; count < MOST_TAGS; count++) {
 		if (ethertype != network16(ETH_P_8021Q) && ethertype != network16(ETH_P_8021AD))
 			break;
-		if (fields->tags == MOST_TAGS || bpf_skb_load_bytes(skb, packet->network, tag, sizeof tag))
+		if (fields->tags == MOST_TAGS || load(skb, packet->network, tag, sizeof tag))
 			break;
 		if (!fields->tags)
 			fields->vlan = network16(tag[0]) & 0xfff;
@@ -115,7 +128,7 @@ static inline void parse_ipv4(struct __sk_buff *skb, struct packet *packet)
 	struct iphdr head;
 	__u32 size, length, end;
 
-	if (bpf_skb_load_bytes(skb, packet->network, &head, sizeof head))
+	if (load(skb, packet->network, &head, sizeof head))
 		return;
 	size = *(__u8 *)&head - 0x40; /* version 4, and the header's length in words */
 	if (size < 5 || size > 15)
@@ -158,7 +171,7 @@ static inline void parse_extensions(struct __sk_buff *skb, struct packet *packet
 			packet->whole = 1;
 			return;
 		}
-		if (at + 8 > packet->end || bpf_skb_load_bytes(skb, at, &head, sizeof head))
+		if (at + 8 > packet->end || load(skb, at, &head, sizeof head))
 			return;
 		size = kind == IPPROTO_FRAGMENT ? 8 : kind == IPPROTO_AH ? head.length * 4 + 8 : head.length * 8 + 8;
 		at += size;
@@ -180,7 +193,7 @@ static inline void parse_ipv6(struct __sk_buff *skb, struct packet *packet)
 	struct ipv6hdr head;
 	__u32 length;
 
-	if (bpf_skb_load_bytes(skb, packet->network, &head, sizeof head))
+	if (load(skb, packet->network, &head, sizeof head))
 		return;
 	if (*(__u8 *)&head >> 4 != 6)
 		return;
@@ -211,7 +224,7 @@ static inline int parse(struct __sk_buff *skb, struct packet *packet)
 		return 0;
 	if (fields->protocol == IPPROTO_TCP || fields->protocol == IPPROTO_UDP || fields->protocol == IPPROTO_SCTP)
 		/* The two ports stand one behind the other here and there. */
-		fields->ports = !bpf_skb_load_bytes(skb, packet->transport, &fields->source_port, 4);
+		fields->ports = !load(skb, packet->transport, &fields->source_port, 4);
 	return 0;
 }
 
@@ -240,13 +253,19 @@ static inline int find(const union words *packet, struct target *best)
 		__u32 index = number;
 		const struct shape *shape = bpf_map_lookup_elem(&shapes, &index);
 		const struct target *target;
+		__u64 apart = 0;
 
 		if (!shape || !shape->used || (found && best->order <= shape->first))
 			break;
-		for (unsigned int word = 0; word < WORDS(struct fields); word++)
+		for (unsigned int word = 0; word < WORDS(struct fields); word++) {
 			key.words[word] = packet->words[word] & ((const __u64 *)&shape->mask)[word];
+			apart |= key.words[word] ^ ((const __u64 *)&shape->only)[word];
+		}
 		key.match.shape = number;
-		target = bpf_map_lookup_elem(&matches, &key);
+		if (shape->lone)
+			target = apart ? 0 : &shape->target;
+		else
+			target = bpf_map_lookup_elem(&matches, &key);
 		if (target && (!found || target->order < best->order)) {
 			*best = *target;
 			found = 1;

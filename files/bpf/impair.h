@@ -31,9 +31,19 @@ struct fields {
 	__u8 ports; /* 1: tcp, udp or sctp, and not a later fragment */
 };
 
+/* What becomes of these packets; the least order of all shapes wins. */
+struct target {
+	__u32 order;
+	__u32 rule;     /* key in `rules` and `states`; 0: not impaired here */
+	__u32 priority; /* for skb->priority, where HTB finds its class; 0: left as it is */
+};
+
 /* Array `shapes`: the masks under which packets are looked up. */
 struct shape {
 	struct fields mask;
+	struct fields only;   /* the one match of this shape, where `lone` is 1: it takes no look-up */
+	struct target target; /* of it */
+	__u32 lone;
 	__u32 first; /* least order among the matches of this shape; shapes stand sorted by it */
 	__u32 used;  /* 0: the list ended before this one */
 };
@@ -42,13 +52,6 @@ struct shape {
 struct match {
 	struct fields fields;
 	__u32 shape;
-};
-
-/* What becomes of these packets; the least order of all shapes wins. */
-struct target {
-	__u32 order;
-	__u32 rule;     /* key in `rules` and `states`; 0: not impaired here */
-	__u32 priority; /* for skb->priority, where HTB finds its class; 0: left as it is */
 };
 
 enum chooser_kind { NEVER, EVERY, PATTERN, RANDOM, GILBERT_ELLIOTT, FOUR_STATE, ALL };

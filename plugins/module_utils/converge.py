@@ -18,10 +18,15 @@ from .errors import NotConverged, RolledBack, TestbedError
 class Step(NamedTuple):
     """One change to the kernel."""
 
-    command: str  # as a person would type it
+    words: str | Callable[[], str]  # as a person would type it; made when somebody asks, where there may be thousands
     payload: Any  # what the domain's apply() works with
     retire: bool = False  # takes something away: runs after everything that adds or changes
     caution: str = ""  # what this step disturbs, said before it happens
+
+    @property
+    def command(self) -> str:
+        """As a person would type it."""
+        return self.words if isinstance(self.words, str) else self.words()
 
     @property
     def disruptive(self) -> bool:
@@ -61,10 +66,15 @@ class Report(NamedTuple):
     """What was found, what was (or in check mode would be) done, and what stands now."""
 
     changed: bool
-    steps: list[str]
+    planned: tuple[Step, ...]
     domains: tuple[Domain, ...]
     states: tuple[Any, ...]  # observed before, one per domain: what a revert gives back
     standing: tuple[Any, ...]  # observed after
+
+    @property
+    def steps(self) -> list[str]:
+        """As a person would type them, with what they disturb."""
+        return [str(step) for step in self.planned]
 
     @property
     def before(self) -> list[str]:
@@ -97,11 +107,11 @@ def converge(targets: Sequence[Target], check: bool = False, begin: Begin = _not
     """
     before = tuple(target.domain.observe() for target in targets)
     plans = _plans(targets, before)
-    steps = [str(step) for _domain, step in _ordered(plans)]
+    steps = tuple(step for _domain, step in _ordered(plans))
     domains = tuple(target.domain for target in targets)
     if check or not steps:
         return Report(bool(steps), steps, domains, before, before)
-    begin(before, [step for _domain, step in _ordered(plans)])
+    begin(before, steps)
     try:
         _apply(plans)
         after = tuple(target.domain.observe() for target in targets)

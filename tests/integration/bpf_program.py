@@ -94,7 +94,7 @@ class State(ctypes.Structure):
 
 
 SIZES = {
-    "shapes": (4, ctypes.sizeof(Fields) + 8),
+    "shapes": (4, 2 * ctypes.sizeof(Fields) + 24),
     "matches": (ctypes.sizeof(Fields) + 4, 12),
     "rules": (4, ctypes.sizeof(Rule)),
     "states": (4, ctypes.sizeof(State)),
@@ -147,7 +147,8 @@ class Loaded:
             self.no_shape(index)
 
     def shape(self, index: int, mask: Fields, first: int = 0) -> None:
-        syscall.update(self.maps["shapes"], _number(index), bytes(mask) + struct.pack("=II", first, 1))
+        behind = bytes(ctypes.sizeof(Fields)) + struct.pack("=6I", 0, 0, 0, 0, first, 1)
+        syscall.update(self.maps["shapes"], _number(index), bytes(mask) + behind)
 
     def no_shape(self, index: int) -> None:
         syscall.update(self.maps["shapes"], _number(index), bytes(SIZES["shapes"][1]))

@@ -14,7 +14,7 @@ NEVER, EVERY, PATTERN, RANDOM, GILBERT_ELLIOTT, FOUR_STATE, ALL = range(7)  # en
 PAYLOAD, TRANSPORT, NETWORK = range(3)  # enum corruption_base
 
 _FIELDS = struct.Struct("=16s16s6s6s2s2s2sHIIBBBB")
-_SHAPE = struct.Struct("=II")
+_SHAPE = struct.Struct("=III")
 _MATCH = struct.Struct("=I")
 _TARGET = struct.Struct("=III")
 _RULE = struct.Struct("=II")
@@ -25,7 +25,7 @@ _STATE = struct.Struct("=8Q4I")
 
 CHOOSER_SIZE = _CHOOSER.size + PATTERN_BITS // 8
 RULE_SIZE = _RULE.size + 4 * CHOOSER_SIZE + _CORRUPTION.size + _MARK.size + LABEL
-SHAPE_SIZE = _FIELDS.size + _SHAPE.size
+SHAPE_SIZE = 2 * _FIELDS.size + _TARGET.size + _SHAPE.size
 MATCH_SIZE = _FIELDS.size + _MATCH.size
 TARGET_SIZE = _TARGET.size
 STATE_SIZE = _STATE.size
@@ -125,8 +125,10 @@ class State(NamedTuple):
     segments: int
 
 
-def pack_shape(mask: Fields, first: int) -> bytes:
-    return mask.pack() + _SHAPE.pack(first, 1)
+def pack_shape(mask: Fields, first: int, lone: tuple[Fields, Target] | None = None) -> bytes:
+    """`first`: the least order of the shape's matches; `lone`: its match, where there is but one."""
+    only, target = lone or (Fields(), Target(0))
+    return mask.pack() + only.pack() + target.pack() + _SHAPE.pack(lone is not None, first, 1)
 
 
 def pack_match(shape: int, fields: Fields) -> bytes:

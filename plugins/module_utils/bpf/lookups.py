@@ -33,8 +33,13 @@ class Lookup:
     ) -> None:
         """`shapes`: masks and the least order of their matches; `matches`: by the place of their mask; `code`: ELF."""
         self._code, self._section = code, section
-        self._shapes = [pack_shape(mask, first) for mask, first in shapes]
-        self._matches = [(pack_match(place, fields), target.pack()) for place, fields, target in matches]
+        found: dict[int, list[tuple[Fields, Target]]] = {}
+        for place, fields, target in matches:
+            found.setdefault(place, []).append((fields, target))
+        lone = {place: some[0] for place, some in found.items() if len(some) == 1}
+        self._shapes = [pack_shape(mask, first, lone.get(place)) for place, (mask, first) in enumerate(shapes)]
+        hashed = ((place, *match) for place, some in found.items() if place not in lone for match in some)
+        self._matches = [(pack_match(place, fields), target.pack()) for place, fields, target in hashed]
 
     @cached_property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from .. import units
 from ..errors import InvalidInput, MissingCapability, TestbedError
 from ..node import Link
 from ..tc.kinds.netem import Chance
-from . import numgen, shape, statistic
+from . import shape
 from .faults import BACKENDS, Choice, Drop
 from .model import Impairment, Interface, TrafficClass
 
@@ -77,9 +77,15 @@ def assign(interface: Interface, node: Node) -> Interface:
         _check_class(interface, entry, node)
         classes.append(entry)
     assigned = interface._replace(classes=tuple(classes))
-    for backend, check in (("nft", numgen.check), ("iptables", statistic.check)):
-        if any(entry.impairment.drop and entry.impairment.drop.backend == backend for entry in classes):
-            check(only(assigned, backend), node.bridges)
+    used = {entry.impairment.drop.backend for entry in classes if entry.impairment.drop}
+    if "nft" in used:
+        from . import numgen
+
+        numgen.check(only(assigned, "nft"), node.bridges)
+    if "iptables" in used:
+        from . import statistic
+
+        statistic.check(only(assigned, "iptables"), node.bridges)
     return assigned
 
 
@@ -173,6 +179,8 @@ def _refusal(backend: str, drop: Drop, entry: TrafficClass, interface: Interface
 
 def _not_by_nft(entry: TrafficClass, interface: Interface, node: Node) -> TestbedError | None:
     """What nftables would be refused for, where iptables may do."""
+    from . import numgen
+
     try:
         numgen.check(interface._replace(classes=(entry,)), node.bridges)
     except InvalidInput as error:

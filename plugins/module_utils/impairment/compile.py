@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..bpf.layout import Rule as ProgramRule
 from ..errors import InvalidInput, TestbedError
 from ..tc.actions import OURS, DropEvery
 from ..tc.kinds.filters import Action
 from ..tc.model import Filter, Tree
-from . import backends, lookup, shape, statistic
+from . import backends, shape
 from .backends import Node, assign, by_program, only
 from .classify import Rule, check, filters, rules
-from .lookup import Effect, Table
 from .match import Match
 from .model import Interface, TrafficClass
 from .packets import Packets
-from .programs import rule
+
+if TYPE_CHECKING:
+    from ..bpf.layout import Rule as ProgramRule
+    from .lookup import Table
 
 Placed = tuple[Interface, TrafficClass]
 
@@ -86,6 +87,8 @@ def _rules(classes: Sequence[Placed], indices: Mapping[tuple[str, str], int]) ->
     for interface, entry in classes:
         if not by_program(entry.impairment):
             continue
+        from .programs import rule
+
         drop = entry.impairment.drop
         places = drop.across if drop and drop.across else (interface.name,)
         arrow = "<-" if interface.direction == "ingress" else "->"
@@ -130,7 +133,7 @@ def _interface(
     minors = shape.minors(entry.name for entry in interface.classes)
     qdiscs, classes = [shape.root()], list(shape.frame())
     found = [one for match in passing for one in rules(match, node.other_ports, interface.name, shape.PASS)]
-    effects: dict[int, Effect] = {}
+    counters: dict[int, int] = {}  # keys of programs' rules, by class
     told: list[dict[str, str]] = []
     rest: tuple[int, tuple[Action, ...]] = (shape.PASS, ())
     for entry in interface.classes:
@@ -145,7 +148,7 @@ def _interface(
         if not entry.matches:
             rest = (handle, actions)
         if by_program(entry.impairment):
-            effects[handle] = Effect(counter)
+            counters[handle] = counter
         told += backends.told(interface, entry, branch.computed)
     found.append(Rule(Packets(), "", *rest))
     matches = [*passing, *(match for entry in interface.classes for match in entry.matches)]
@@ -153,10 +156,19 @@ def _interface(
     placed, why = _placed(matches, found, node, interface)
     if why:
         told.append(backends.classification(interface, why))
-        effects = {one.target: effects.get(one.target, Effect())._replace(priority=one.target) for one in found}
-    table = lookup.table(lookup.reaches(found, effects), effects, node.links, path) if effects else None
+    table = _table(found, counters, bool(why), node, path) if counters or why else None
     warnings = [warning for entry in interface.classes for warning in _warned(entry)]
     return Made(Tree(tuple(qdiscs), tuple(classes), tuple(placed)), table, told, warnings)
+
+
+def _table(found: Sequence[Rule], counters: Mapping[int, int], classifies: bool, node: Node, path: str) -> Table:
+    """What the program looks up; `classifies`: it says the class too."""
+    from . import lookup
+
+    effects = {handle: lookup.Effect(counter) for handle, counter in counters.items()}
+    if classifies:
+        effects = {one.target: lookup.Effect(counters.get(one.target, 0), one.target) for one in found}
+    return lookup.table(lookup.reaches(found, effects), effects, node.links, path)
 
 
 def _placed(
@@ -181,7 +193,9 @@ def _warned(entry: TrafficClass) -> list[str]:
     asked = entry.impairment
     warnings = []
     if _dropped_by("iptables", entry):
-        warnings.append(f"{entry.path}.{statistic.COUNTS_APART}")
+        from .statistic import COUNTS_APART
+
+        warnings.append(f"{entry.path}.{COUNTS_APART}")
     if asked.enabled and asked.netem.jitter and asked.keep_order:
         warnings.append(
             f"{entry.path}.jitter: keeping the order shifts the delay upwards; "

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import socket
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from ..converge import Step
@@ -112,8 +112,12 @@ def class_step(device: Device, verb: str, entry: Class, flags: int = 0, retire: 
         return Step(f"tc class del dev {device.name} classid {name}", message, retire)
     body = payload("class", entry)
     message = tc_message(RTM_NEWTCLASS, flags, device.index, entry.handle, entry.parent, 0, body)
-    place = parent_text(entry.parent)
-    return Step(f"tc class {verb} dev {device.name} {place} classid {name} {rendered('class', entry)}", message, retire)
+    return Step(partial(_class_words, device, verb, entry), message, retire)
+
+
+def _class_words(device: Device, verb: str, entry: Class) -> str:
+    name, place = handle_text(entry.handle), parent_text(entry.parent)
+    return f"tc class {verb} dev {device.name} {place} classid {name} {rendered('class', entry)}"
 
 
 def filter_step(
@@ -121,14 +125,19 @@ def filter_step(
 ) -> Step:
     """A filter added, replaced or deleted; deleted with handle 0, all of its priority go."""
     info = entry.priority << 16 | socket.htons(entry.protocol)
+    if verb == "del":
+        kind, body = RTM_DELTFILTER, attribute(TCA_KIND, string(entry.kind))
+    else:
+        kind, body = RTM_NEWTFILTER, payload("filter", entry)
+    message = tc_message(kind, flags, device.index, entry.handle, entry.parent, info, body)
+    return Step(partial(_filter_words, device, verb, entry), message, retire, caution)
+
+
+def _filter_words(device: Device, verb: str, entry: Filter) -> str:
     place = f"{parent_text(entry.parent)} protocol {protocol_text(entry.protocol)} prio {entry.priority}"
     handle = f" handle {filter_handle_text(entry)}" if entry.handle else ""
-    if verb == "del":
-        kind, body, words = RTM_DELTFILTER, attribute(TCA_KIND, string(entry.kind)), entry.kind
-    else:
-        kind, body, words = RTM_NEWTFILTER, payload("filter", entry), rendered("filter", entry)
-    message = tc_message(kind, flags, device.index, entry.handle, entry.parent, info, body)
-    return Step(f"tc filter {verb} dev {device.name} {place}{handle} {words}", message, retire, caution)
+    words = entry.kind if verb == "del" else rendered("filter", entry)
+    return f"tc filter {verb} dev {device.name} {place}{handle} {words}"
 
 
 def filter_handle_text(entry: Filter) -> str:
