@@ -29,6 +29,7 @@ MOST_DIGITS = 40  # of a number: more than any quantity of the kernel has
 TIME_ALLOWED = "write a time of 0 or more with its unit, such as 50ms, 1.5s, 200us or 100ns"
 RATE_ALLOWED = "write a rate above 0 in bits per second with its unit, such as 128kbit, 1.5mbit or 10gbit"
 SIZE_ALLOWED = "write a size with its unit, such as 1500B, 64kB (64000 bytes) or 64KiB (65536 bytes)"
+CAPACITY_ALLOWED = "write a size with its unit, such as 8GB (8000000000 bytes) or 2GiB"
 PERCENT_ALLOWED = "write a percentage from 0% to 100%, such as 1% or 0.05%"
 
 
@@ -99,6 +100,14 @@ def parse_size(value: object) -> int:
     if size >= 2**32:
         raise ValueError("the kernel holds sizes below 4 GiB")
     return size
+
+
+def parse_capacity(value: object) -> int:
+    """Bytes of a card or disk, which may be more than the kernel's 32 bits of a packet's world."""
+    number, unit = _split(value, CAPACITY_ALLOWED)
+    if unit not in _SIZE or number * _SIZE[unit] >= 2**63:
+        raise ValueError(CAPACITY_ALLOWED)
+    return int(number * _SIZE[unit])
 
 
 def parse_percent(value: object) -> int:

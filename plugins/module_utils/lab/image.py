@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import io
 import os
 import shutil
-import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -21,10 +19,10 @@ from typing import NamedTuple
 
 from .. import programs
 from ..errors import StepFailed
+from ..orphans import die_with_parent
 from . import recipe
 from .recipe import Recipe
 
-PR_SET_PDEATHSIG = 1
 KEPT = 3  # images of a kind in the cache: of this recipe, and of other checkouts or versions
 
 
@@ -127,10 +125,6 @@ def _discard(work: Path) -> None:
     subprocess.run(["unshare", "--map-auto", "--map-root-user", "rm", "-rf", str(work)], check=True, timeout=60)
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def build(
     cache: Path,
     made: Recipe,
@@ -179,7 +173,7 @@ def _bootstrap(argv: list[str], draft: Path, kernel: Kernel | None, log: Path, t
             stderr=out,
             timeout=timeout,
             check=False,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     if done.returncode != 0:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
