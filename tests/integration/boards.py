@@ -73,6 +73,9 @@ def make(folder: Path, without: tuple[str, ...] = (), kind: str = "ext4", size: 
     options = ["-L", "armbi_root", "-E", f"offset={START},root_owner=0:0", "-d", str(tree)]
     if kind:
         run(["mke2fs", "-q", "-F", "-t", kind, *options, str(path), f"{(size - START) // 1024}k"])
+        # as one that was mounted while it was built
+        mounted = "set_super_value mnt_count 3\nset_super_value mtime @1700000000\n"
+        run(["debugfs", "-w", "-f", "-", f"{path}?offset={START}"], mounted)
     return Image(path, sha256(path))
 
 

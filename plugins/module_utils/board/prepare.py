@@ -101,7 +101,7 @@ def prepared(image: Path, sha256: str, asked: Asked, card: int, cache: Path, wor
         )
     root = find_root(str(draft), size)
     Disk(str(draft), root).check(repair=True)
-    root = resized(draft, root, asked, card)
+    root = resized(draft, find_root(str(draft), size), asked, card)  # a check counts mounts from 0 again
     disk = Disk(str(draft), root)
     disk.write([*_edits(disk, asked, packages), _marker(disk, asked, recipe, sha256)], work)
     disk.check()

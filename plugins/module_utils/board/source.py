@@ -183,10 +183,8 @@ def _sparse(source: IO[bytes], target: Path, most: int, say: Progress) -> int:
         while piece := source.read(PIECE):
             size += len(piece)
             if size > most:
-                raise InvalidInput(
-                    "src",
-                    str(most),
-                    f"the image is larger than the target, which has {size_text(most)}; take a larger card",
+                raise TestbedError(
+                    f"src: the image is larger than the target, which has {size_text(most)}; take a larger card"
                 )
             if piece.count(0) == len(piece):
                 file.seek(size)
