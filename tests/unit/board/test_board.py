@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -254,3 +255,31 @@ def test_a_name_that_changes(sysfs: Sysfs) -> None:
     (sysfs.by_id / "usb-Reader-0:0").symlink_to("/dev/sdz")
     with pytest.raises(InvalidInput, match=f"write {sysfs.by_id}/usb-Reader-0:0"):
         sysfs.look("/dev/sdz")
+
+
+def test_who_uses_a_card(sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mounts, swap and holders of the card and of each of its partitions; not those of other disks."""
+    name = sysfs.folder.name
+    for number in (1, 2, 3):
+        part = sysfs.folder / f"{name}{number}"
+        (part / "holders").mkdir(parents=True)
+        (part / "dev").write_text(f"8:{16 + number}\n")
+    (sysfs.folder / f"{name}3/holders/dm-0").mkdir()
+    texts = {
+        "/proc/self/mountinfo": "22 1 8:17 / /media/card rw - ext4 /dev/sdz1 rw\n23 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "24 1 0:40 / /data rw shared:1 - btrfs /dev/sdz2 rw\n25 1 0:41 / /run rw - tmpfs tmpfs rw",
+        "/proc/swaps": "Filename Type Size Used Priority\n/dev/sda2 partition 9 0 -2\n/dev/sdz2 partition 9 0 -3",
+    }
+    numbers = {"/dev/sdz1": "8:17", "/dev/sdz2": "8:18", "/dev/sda1": "8:1", "/dev/sda2": "8:2"}
+    read = target._read
+    monkeypatch.setattr(target, "_read", lambda path: texts.get(str(path)) or read(path))
+    monkeypatch.setattr(target, "_number", lambda path: numbers.get(path, ""))
+    monkeypatch.setattr(target, "_loops", lambda _real, _found: iter(["/dev/loop9 stands on it"]))
+    found: Any = SimpleNamespace(st_mode=0o60660, st_rdev=0x810)
+    assert list(target._users("/dev/sdz", found)) == [
+        "/dev/loop9 stands on it",
+        "dm-0 stands on it",
+        "/dev/sdz1 is mounted on /media/card",
+        "/dev/sdz2 is mounted on /data",
+        "/dev/sdz2 is swap",
+    ]
