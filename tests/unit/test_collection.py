@@ -73,6 +73,13 @@ def test_every_module_is_found_and_documented(installed: Installed) -> None:
     assert all(found.values()), "each has a short description"
 
 
+def test_the_connection_is_found_and_documented(installed: Installed) -> None:
+    found = json.loads(installed.run("ansible-doc", "-t", "connection", "-j", "impair.testbed.serial"))
+    options = found["impair.testbed.serial"]["doc"]["options"]
+    own = {variable["name"] for option in options.values() for variable in option.get("vars", [])}
+    assert {"ansible_serial_port", "ansible_serial_timeout", "ansible_user", "ansible_pipelining"} <= own
+
+
 def test_action_group_is_every_module() -> None:
     runtime = yaml.safe_load((CHECKOUT / "meta/runtime.yml").read_text())
     assert runtime["action_groups"]["testbed"] == MODULES
