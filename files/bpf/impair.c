@@ -246,14 +246,15 @@ static inline int find(const union words *packet, struct target *best)
 		struct match match;
 		__u64 words[WORDS(struct match) + 1];
 	} key;
-	int found = 0;
+	__u64 found = 0;
 
 #pragma clang loop unroll(disable)
 	for (__u32 number = 0; number < MOST_SHAPES; number++) {
 		__u32 index = number;
 		const struct shape *shape = bpf_map_lookup_elem(&shapes, &index);
-		const struct target *target;
+		struct target one;
 		__u64 apart = 0;
+		__u64 fits;
 
 		if (!shape || !shape->used || (found && best->order <= shape->first))
 			break;
@@ -262,14 +263,21 @@ static inline int find(const union words *packet, struct target *best)
 			apart |= key.words[word] ^ ((const __u64 *)&shape->only)[word];
 		}
 		key.match.shape = number;
-		if (shape->lone)
-			target = apart ? 0 : &shape->target;
-		else
-			target = bpf_map_lookup_elem(&matches, &key);
-		if (target && (!found || target->order < best->order)) {
-			*best = *target;
+		one = shape->target;
+		fits = !apart;
+		if (!shape->lone) {
+			const struct target *target = bpf_map_lookup_elem(&matches, &key);
+
+			fits = target != 0;
+			if (target)
+				one = *target;
+		}
+		hide(fits); /* what the verifier knows of no turn makes it walk the next one again */
+		if (fits && (!found || one.order < best->order)) {
+			*best = one;
 			found = 1;
 		}
+		hide(found);
 	}
 	return found;
 }
