@@ -36,7 +36,7 @@ WantedBy=multi-user.target
 LOOK = """\
 exec >/root/report 2>&1
 n=0
-until ip addr show br0 | grep -q inet || [ $n -ge 60 ]; do sleep 0.5; n=$((n + 1)); done
+until systemctl -q is-active networking.service || [ $n -ge 60 ]; do sleep 0.5; n=$((n + 1)); done
 hostname
 ip -br addr
 ls -d /var/lib/impair.testbed/* /usr/sbin/policy-rc.d
@@ -62,9 +62,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Image:
     (tree / "etc/systemd/system/multi-user.target.wants/report.service").symlink_to(
         "/etc/systemd/system/report.service"
     )
-    sh(f"""release=$(ls /usr/lib/uml/modules); to={tree}/usr/lib/modules/$release/kernel; mkdir -p $to/net
-        cd /usr/lib/uml/modules/$release/kernel; cp -r net/bridge net/llc net/802 $to/net/
-        cp ../modules.builtin ../modules.order {tree}/usr/lib/modules/$release/; depmod -b {tree} $release""")
+    sh(f"cp -r /usr/lib/uml/modules {tree}/usr/lib/; depmod -b {tree} $(ls /usr/lib/uml/modules)")
     with open(path, "wb") as file:
         file.truncate(SIZE)
     run(["sfdisk", "-q", str(path)], "label: dos\nstart=8192, type=83\n")

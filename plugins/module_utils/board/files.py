@@ -9,10 +9,11 @@ image with the same settings gives the same bytes, today and tomorrow.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,10 +59,15 @@ class Disk(NamedTuple):
 
     def read(self, path: str) -> bytes | None:
         """Content of a file; None where there is none."""
+        return self._read_all([path])[0]
+
+    def _read_all(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Contents of many files, by one run of debugfs."""
         with tempfile.TemporaryDirectory(prefix="impair-board-") as work:
-            target = Path(work, "content")
-            programs.run(["debugfs", "-R", f'dump "{path}" "{target}"', self.name], timeout=LIMIT)
-            return target.read_bytes() if target.exists() else None
+            targets = [Path(work, str(number)) for number in range(len(paths))]
+            lines = [f'dump "{path}" "{target}"\n' for path, target in zip(paths, targets)]
+            programs.run(["debugfs", "-f", "-", self.name], "".join(lines), timeout=LIMIT)
+            return [target.read_bytes() if target.exists() else None for target in targets]
 
     def names(self, folder: str) -> dict[str, Entry]:
         """What a folder has; empty where there is no such folder."""
@@ -80,14 +86,15 @@ class Disk(NamedTuple):
     def write(self, edits: Sequence[Edit], work: Path) -> None:
         """Carry out the edits, and read all of them back."""
         lines = [f"set_current_time @{NOW}"]
+        names = functools.cache(self.names)
         made: set[str] = set()
         for number, edit in enumerate(edits):
             folder, name = os.path.split(edit.path)
-            if name in self.names(folder):
+            if name in names(folder):
                 lines += [f'cd "{folder}"', f'rm "{name}"']
             if edit.content is None:
                 continue
-            lines += [*self._folders(folder, made), f'cd "{folder}"']
+            lines += [*_folders(folder, names, made), f'cd "{folder}"']
             if edit.link:
                 lines += [f'symlink "{name}" "{edit.link}"', *_fields(name, edit.kind, edit.group)]
                 continue
@@ -97,38 +104,25 @@ class Disk(NamedTuple):
         done = programs.run(
             ["debugfs", "-w", "-f", "-", self.name], "".join(f"{line}\n" for line in lines), timeout=LIMIT
         )
-        for edit in edits:
-            self._judge(edit, done.stderr)
+        self._judge(edits, done.stderr)
 
-    def _folders(self, folder: str, made: set[str]) -> list[str]:
-        """mkdir for what is missing of a path. `made` has what earlier edits of the same run make."""
-        lines = []
-        parts = folder.strip("/").split("/")
-        for depth in range(1, len(parts) + 1):
-            path = "/" + "/".join(parts[:depth])
-            if path not in made and not self.exists(path):
-                parent, name = os.path.split(path)
-                mode = 0o700 if name == ".ssh" else 0o755
-                lines += [f'cd "{parent}"', f'mkdir "{name}"', *_fields(name, stat.S_IFDIR | mode, 0)]
-            made.add(path)
-        return lines
-
-    def _judge(self, edit: Edit, said: str) -> None:
-        folder, name = os.path.split(edit.path)
-        entry = self.names(folder).get(name)
-        if edit.content is None:
-            done = entry is None
-        else:
-            same = bool(edit.link) or self.read(edit.path) == edit.content
-            done = same and entry == Entry(edit.kind, edit.group)
-        if done:
-            return
-        reason = " | ".join(line for line in said.splitlines()[1:4] if line.strip())
-        raise StepFailed(
-            f"debugfs -w {self.name}",
-            f"{edit.path} reads back otherwise than it was written ({reason or 'no reason given'}); "
-            "is the image's file system full? A size in root_size makes it larger",
-        )
+    def _judge(self, edits: Sequence[Edit], said: str) -> None:
+        """All of it reads back as it was written."""
+        names = functools.cache(self.names)
+        for edit, content in zip(edits, self._read_all([edit.path for edit in edits])):
+            folder, name = os.path.split(edit.path)
+            found = names(folder).get(name)
+            if edit.content is None:
+                same = found is None
+            else:
+                same = (bool(edit.link) or content == edit.content) and found == Entry(edit.kind, edit.group)
+            if not same:
+                reason = " | ".join(line for line in said.splitlines()[1:4] if line.strip())
+                raise StepFailed(
+                    f"debugfs -w {self.name}",
+                    f"{edit.path} reads back otherwise than it was written ({reason or 'no reason given'}); "
+                    "is the image's file system full? A size in root_size makes it larger",
+                )
 
     def check(self, repair: bool = False) -> None:
         """e2fsck has nothing to say. With `repair` it may do what it does at every boot: replay the journal, say."""
@@ -140,6 +134,20 @@ class Disk(NamedTuple):
             raise StepFailed(
                 f"e2fsck {mode} {self.name}", f"the image's file system is damaged: {said}; take another image"
             )
+
+
+def _folders(folder: str, names: Callable[[str], dict[str, Entry]], made: set[str]) -> list[str]:
+    """mkdir for what is missing of a path. `made` has what earlier edits of the same run make."""
+    lines = []
+    parts = folder.strip("/").split("/")
+    for depth in range(1, len(parts) + 1):
+        path = "/" + "/".join(parts[:depth])
+        parent, name = os.path.split(path)
+        if path not in made and name not in names(parent):
+            mode = 0o700 if name == ".ssh" else 0o755
+            lines += [f'cd "{parent}"', f'mkdir "{name}"', *_fields(name, stat.S_IFDIR | mode, 0)]
+        made.add(path)
+    return lines
 
 
 def _fields(name: str, mode: int, group: int) -> list[str]:
