@@ -80,7 +80,8 @@ def obtain(asked: Published, cache: Path, say: Progress) -> Path:
 def fetch(place: str, url: str, target: Path, say: Progress) -> None:
     """Copy what the URL gives to a file."""
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(target, "wb") as file:
+        opener = urllib.request.build_opener()  # module_utils has nothing of ansible, so not its open_url either
+        with opener.open(url, timeout=TIMEOUT) as answer, open(target, "wb") as file:
             total = int(answer.headers.get("Content-Length") or 0)
             while piece := answer.read(PIECE):
                 file.write(piece)
