@@ -17,7 +17,7 @@ description:
   - A kernel may print at any moment. What it tears is noticed and sent again; a result is the right one or an error.
   - An oops or a panic that is seen on the console is reported with its lines.
 author:
-  - impair.testbed contributors
+  - impair.testbed contributors (@impair-testbed)
 version_added: 0.1.0
 notes:
   - Standard output and standard error are told apart, exit codes are those of the command; one that a signal ended has

@@ -106,7 +106,7 @@ class Door:
             if self._tried:
                 self._refuse()
             self._tried = True
-            text = self._send(login.password.encode() + b"\r", 6)
+            text = self._send(login.password.encode() + b"\r", 5)
         if REFUSED.search(text):
             self._refuse()
         return text

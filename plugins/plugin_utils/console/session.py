@@ -37,8 +37,9 @@ START = (
 )
 INTERRUPT = b"\x03\x1c"  # bash as sh waits for its command after Ctrl-C; Ctrl-\ ends it
 LINE = 2000  # characters of an upload's line: half of what a terminal keeps, as a line may come twice
-TRIES = 6
-PATIENCE = 2.0  # seconds after which a request is repeated, beyond its time on the wire
+TRIES = 10
+PATIENCE = 0.8  # seconds after which a request is repeated, beyond its time on the wire; each time longer
+UNPACKING = 3.0  # the same, for what has to be unpacked first
 LONGEST_PATIENCE = 60.0
 ROUNDS = 40  # of asking for frames without getting one
 
@@ -118,7 +119,7 @@ class Session:
             self._ids += 1
             self._ask(f"u {self._ids} {name}", f"u {self._ids}", PATIENCE)
             self._send_lines(lines)
-            if self._ask(f". {self._ids} {name}", rf"\. {self._ids} (\d+)", 10)[2] == b"0":
+            if self._ask(f". {self._ids} {name}", rf"\. {self._ids} (\d+)", UNPACKING)[2] == b"0":
                 return
         raise ConsoleError(f"a file of {len(data)} bytes did not arrive whole in three times; is {self.folder} full?")
 
@@ -134,7 +135,7 @@ class Session:
     def _left(self) -> bool:
         self.ear.forget()
         self._say("x")
-        return self.ear.until(said(self._token, "x"), PATIENCE) is not None
+        return self.ear.until(said(self._token, "x"), 2 * PATIENCE) is not None
 
     # how -------------------------------------------------------------------------------------------------------------
     def _send_lines(self, lines: list[str]) -> None:
@@ -159,7 +160,7 @@ class Session:
         self.ear.forget()
         for attempt in range(TRIES):
             self._say(request, fresh=attempt > 0)
-            found = self.ear.until(said(self._token, answer), seconds)
+            found = self.ear.until(said(self._token, answer), seconds * (1 + attempt))
             if found is not None:
                 return found
         raise self._silence("no answer")
@@ -195,7 +196,7 @@ class Session:
             for first, last in missing[:20]:
                 self.ear.forget()
                 self._say(f"g {self._ids} {first} {last}", fresh=True)
-                self.ear.until(self._end(), PATIENCE, self._token.encode())
+                self.ear.until(self._end(), PATIENCE * (1 + failed), self._token.encode())
                 frames.take(bytes(self.ear.heard))
             failed = failed + 1 if frames.missing(count) == missing else 0
 
