@@ -182,10 +182,11 @@ def test_a_command_that_takes_too_long(folder: Path) -> None:
     with Console(SHELLS["sh"], folder / "tty") as console:
         made = opened(console)
         with pytest.raises(session.CommandTimeout, match=r"0.5 s .ansible_serial_command_timeout"):
-            made.run(b"sleep 600", None, 0.5)
+            made.run(b"sleep 15", None, 0.5)
         made.close()
         made = opened(console)
         assert made.run(b"echo here").stdout == b"here\n"
+        made.close()
 
 
 def test_a_panic_while_a_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +196,7 @@ def test_a_panic_while_a_command_runs(folder: Path, monkeypatch: pytest.MonkeyPa
         said = b"[  812.101010] Kernel panic - not syncing: Fatal exception in interrupt\r\n[  812.2] Call Trace:\r\n"
         threading.Timer(0.5, console.say, [said]).start()
         with pytest.raises(port.ConsoleError, match=r"(?s)panicked.*Fatal exception in interrupt.*Call Trace"):
-            made.run(b"sleep 600")
+            made.run(b"sleep 15")
         made.close()
 
 
