@@ -42,7 +42,7 @@ def opened(console: Console, seconds: float = 30) -> session.Session:
 @pytest.mark.parametrize(
     "wire",
     [
-        pytest.param(lambda: Wire(), id="clean"),
+        pytest.param(Wire, id="clean"),
         pytest.param(lambda: Wire(noise=0.003), id="kernel lines"),
         pytest.param(lambda: Wire(noise=0.0005, times=False), id="lines without times"),
         pytest.param(lambda: Wire(lost=0.0002), id="lost bytes"),

@@ -37,7 +37,6 @@ def node() -> Iterator[Node]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with pytest.MonkeyPatch.context() as patch, ways.node() as made:
         patch.setattr(engine, "forget", lambda: None)  # the same kernel: its capabilities are tried once
-        patch.setattr(engine.node, "bridges", lambda: dict.fromkeys(ways.BRIDGED, "brw"))  # /sys here is another's
         yield made
         engine.clear()
 

@@ -103,13 +103,12 @@ class _Serial:
         except ImportError:
             raise ConsoleError(f"{name}: serial ports need the Python package pyserial on the controller") from None
         self._name = name
-        self._errors: tuple[type[Exception], ...] = (serial.SerialException, OSError, ValueError)
         options: dict[str, Any] = {"rtscts": flow == "rtscts", "xonxoff": flow == "xonxoff", "write_timeout": 60}
         if "://" not in name:
             options["exclusive"] = True  # flock on the device: also against terminal programs that ask for it
         try:
             self._port = serial.serial_for_url(name, baudrate=baudrate, timeout=0, **options)
-        except self._errors as error:
+        except (OSError, ValueError) as error:  # pyserial's own are OSErrors
             raise ConsoleError(f"{name}: {error}") from None
 
     def read(self, seconds: float) -> bytes:
@@ -119,14 +118,14 @@ class _Serial:
             if not first:
                 return b""
             return first + bytes(self._port.read(min(AT_ONCE, self._port.in_waiting)))
-        except self._errors as error:
+        except (OSError, ValueError) as error:  # pyserial's own are OSErrors
             raise ConsoleError(f"{self._name}: {error}") from None
 
     def write(self, data: bytes) -> None:
         try:
             self._port.write(data)
             self._port.flush()
-        except self._errors as error:
+        except (OSError, ValueError) as error:  # pyserial's own are OSErrors
             raise ConsoleError(f"{self._name}: {error}") from None
 
     def close(self) -> None:
