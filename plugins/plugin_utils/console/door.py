@@ -19,7 +19,8 @@ from .port import ConsoleError
 KNOCK = b"\x11\x05\x15\r"
 INTERRUPT = b"\x03"
 # What else ends programs: pagers, those that mind no Ctrl-C, editors, interpreters.
-WAYS_OUT = (b"q", b"\x1c", b"\x1b:q!\r", b"\x04")
+END = b"\x04"
+WAYS_OUT = (b"q", b"\x1c", b"\x1b:q!\r", END)
 BOOTING = re.compile(rb"U-Boot|autoboot|Starting kernel")  # a key pressed now would stop it
 ANOTHER = re.compile(rb"(?i)(new|current|retype|create)[^\r\n]*password: *$")
 SHELL = re.compile(rb"[#$%>] *$")
@@ -70,7 +71,9 @@ class Door:
                 raise ConsoleError(f"the node wants another password first; the console said: {self._ear.tail()}")
             if self._shell_answers(attempt):
                 return
-            self._write(WAYS_OUT[attempt % len(WAYS_OUT)])
+            way = WAYS_OUT[attempt % len(WAYS_OUT)]
+            if text or way != END:  # a shell on a busy node may only be slow, and would take this for the end
+                self._write(way)
             attempt += 1
         raise ConsoleError(
             f"no shell answered within {seconds:g} s (ansible_serial_timeout); the console said: "
