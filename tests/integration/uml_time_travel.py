@@ -10,6 +10,7 @@ fewer packets, for there the time has to be waited for.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import statistics
@@ -26,6 +27,7 @@ from plugins.module_utils.impairment import engine
 from tests.integration.wire import FAR, NEAR, Wire, sh
 
 TRAVELS = "time-travel=inf-cpu" in Path("/proc/cmdline").read_text()
+PR_SET_TIMERSLACK = 29  # linux/prctl.h
 TICK = 256  # ns: the step of the kernel's clock, and what reading it takes (arch/um/kernel/time.c, timer_read)
 MS = 1_000_000  # ns
 MANY = (1000, 0.01) if TRAVELS else (400, 0.001)  # packets, and seconds between them
@@ -69,6 +71,7 @@ def once(wire: Wire, count: int, gap: float, size: int = 100, **asked: Any) -> l
     """What came of so many packets, `gap` seconds apart, in the order of their arrival; the impairment is a new one."""
     engine.clear()
     engine.apply([{"name": NEAR, **asked}], [])
+    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1)  # else the kernel may let a sleep last 50 us longer
     sent = []
     for number in range(count):
         sent.append(time.time_ns())
