@@ -9,6 +9,7 @@ Runs on this machine's kernel (JIT), and under User-Mode-Linux (interpreter) as 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 from collections import Counter
@@ -59,11 +60,11 @@ def apply(made: Path) -> Iterator[Apply]:
 
     yield applied
     with inside(made.n):
-        before = sh("tc qdisc show; tc filter show dev n1 egress; ip -br link | grep imp || true")
-        assert "7e57:" in before or "clsact" in before
+        assert "7e57:" in sh("tc qdisc show")
         engine.clear()
-        assert not sh("tc qdisc show | grep -v noqueue || true", "ip -br link | grep imp || true").strip()
-    assert f"/{_number(made):x}" not in sh("ls -d /sys/fs/bpf/impair_testbed/* 2>/dev/null || true")
+        assert [line for line in sh("tc qdisc show").splitlines() if " noqueue " not in line] == []
+        assert not re.search(r": imp[0-9a-f]{12}[:@]", sh("ip -o link"))
+    assert not os.path.exists(f"/sys/fs/bpf/impair_testbed/{_number(made):x}")
 
 
 def _number(made: Path) -> int:

@@ -34,8 +34,11 @@ def place() -> Iterator[str]:
 
 
 def standing(place: str) -> str:
-    lines = [f"tc qdisc show dev {DEVICE}", f"tc filter show dev {DEVICE} egress 2>/dev/null || true"]
-    return sh(*lines, f"ls -R /sys/fs/bpf/impair_testbed/{place} 2>/dev/null || true")
+    shown = sh(f"tc qdisc show dev {DEVICE}")
+    if "clsact" in shown:  # else tc has nowhere to look for filters
+        shown += sh(f"tc filter show dev {DEVICE} egress")
+    pins = f"/sys/fs/bpf/impair_testbed/{place}"
+    return shown + (sh(f"ls {pins}") if os.path.exists(pins) else "")
 
 
 def killed_at(number: int, what: Any) -> bool:
