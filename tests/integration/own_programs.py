@@ -103,8 +103,10 @@ class Own:
 
     def filters(self) -> str:
         """With the kernel's number of each program."""
-        places = ("egress", "ingress", "parent 1:")
-        return self.shell(*(f"tc filter show dev {self.device} {place} 2>/dev/null || true" for place in places))
+        standing = self.shell(f"tc qdisc show dev {self.device}")  # elsewhere tc would not know where to look
+        places = {"egress": "clsact ", "ingress": "ffff:fff1", "parent 1:": " 1: "}
+        asked = [place for place, qdisc in places.items() if qdisc in standing]
+        return self.shell(*(f"tc filter show dev {self.device} {place}" for place in asked))
 
     def dump(self, path: str) -> dict[str, int]:
         """A map's entries by bpftool: numbers by the hexadecimal of their keys."""
