@@ -164,10 +164,10 @@ def link_message(kind: int, flags: int, ifindex: int, payload: bytes = b"", up: 
 
 
 class Socket:
-    """An rtnetlink socket. Batches return every refusal; dumps retry when the kernel says they were interrupted."""
+    """A netlink socket. Batches return every refusal; dumps retry when the kernel says they were interrupted."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.bind((0, 0))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
         for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
