@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The root file system that all virtual nodes start from: built once by mmdebstrap, kept by its recipe's hash."""
+"""What all virtual nodes of a kind start from: an image built once by mmdebstrap, kept by its recipe's hash."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def recipe_hash(made: Recipe, program: Path | None) -> str:
     """Of everything that decides the image's content: the recipe and the host's kernel whose modules it carries."""
     digest = hashlib.sha256()
     parts = (recipe.SUITE, made.packages, made.without, recipe.SIZE, made.modules, made.files, made.finish)
-    digest.update(repr(parts).encode())
+    digest.update(repr((*parts, *made.options, *made.sources)).encode())
     if program is not None:
         digest.update(program.read_bytes())
     return digest.hexdigest()[:16]
@@ -51,7 +51,7 @@ def recipe_hash(made: Recipe, program: Path | None) -> str:
 
 def image_path(cache: Path, made: Recipe, program: Path | None = None) -> Path:
     """Where the image of a recipe is, or will be; `program` is the host's kernel where it comes from there."""
-    return cache / f"{made.kind}-{recipe.SUITE}-{recipe_hash(made, program)}.ext4"
+    return cache / f"{made.kind}-{recipe.SUITE}-{recipe_hash(made, program)}{made.suffix}"
 
 
 def identity(path: Path) -> str:
@@ -95,9 +95,9 @@ def _command(made: Recipe, extras: Path) -> list[str]:
     argv += ["mmdebstrap", "--mode=root", "--format=null", "--variant=essential", "--skip=chroot/mount/sys,cleanup"]
     argv += ['--aptopt=Apt::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in made.without]
-    argv += [f"--include={','.join(made.packages)}"]
-    argv += [f"--customize-hook=tar-in {extras} /", f"--customize-hook={made.finish}"]
-    return [*argv, recipe.SUITE, "-"]
+    argv += [*made.options, f"--include={','.join(made.packages)}"]
+    argv += [f"--{made.hook}-hook=tar-in {extras} /", f"--{made.hook}-hook={made.finish}"]
+    return [*argv, recipe.SUITE, "-", *made.sources]
 
 
 @contextlib.contextmanager
@@ -143,14 +143,14 @@ def build(
         if target.exists():  # another process was faster
             return target, False
         _write_extras(work / "extras.tar", made, kernel)
-        draft = work / "image.ext4"
+        draft = work / f"image{made.suffix}"
         _bootstrap(_command(made, work / "extras.tar"), draft, kernel, target.with_suffix(".log"), timeout)
         if complete is not None:
             complete(draft)
-        for suffix in (*made.beside, ".ext4"):  # the image itself last: where it is, all is there
+        for suffix in (*made.beside, made.suffix):  # the image itself last: where it is, all is there
             draft.with_suffix(suffix).chmod(0o444)
             draft.with_suffix(suffix).rename(target.with_suffix(suffix))
-        _prune(cache, made.kind)
+        _prune(cache, made)
     return target, True
 
 
@@ -180,9 +180,9 @@ def _bootstrap(argv: list[str], draft: Path, kernel: Kernel | None, log: Path, t
         raise StepFailed("mmdebstrap", f"exit code {done.returncode}, see {log}: " + " | ".join(tail))
 
 
-def _prune(cache: Path, kind: str) -> None:
+def _prune(cache: Path, made: Recipe) -> None:
     """Keep the newest images only; nodes that run keep theirs open."""
-    images = sorted(cache.glob(f"{kind}-*.ext4"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    images = sorted(cache.glob(f"{made.kind}-*{made.suffix}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for old in images[KEPT:]:
         for path in cache.glob(f"{old.stem}.*"):
             path.unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 class Recipe(NamedTuple):
     """What the root file system of one kind of node is made from.
 
-    `finish` is a shell script that makes the file system, and a file of the same name with each suffix of `beside`.
+    `finish` is a shell script that makes the image, and a file of the same name with each suffix of `beside`.
+    `options` and `sources` are mmdebstrap's; `hook` is when `finish` runs (--variant=extract has no customize).
     """
 
     kind: str
@@ -22,6 +23,10 @@ class Recipe(NamedTuple):
     finish: str
     modules: tuple[str, ...] = ()  # folders of the modules of a kernel that the host has
     beside: tuple[str, ...] = ()
+    suffix: str = ".ext4"
+    options: tuple[str, ...] = ()
+    hook: str = "customize"
+    sources: tuple[str, ...] = ()  # as in sources.list; none: those of the suite
 
 
 SUITE = "bookworm"
