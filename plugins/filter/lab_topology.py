@@ -55,6 +55,8 @@ def lab_topology(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
         node = {"name": host, "kind": values["lab_node_kind"], "interfaces": values.get("node_interfaces", [])}
         if "lab_node_memory" in values:
             node["memory"] = values["lab_node_memory"]
+        node["routes"] = values.get("node_routes", [])
+        node["router"] = host in values.get("lab_routers", [])
         own = values.get("lab_links", [])
         if nodes and own != links:
             raise AnsibleFilterError(

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lab
-short_description: Start and end a virtual lab of real kernels
+short_description: Start and end a virtual lab
 version_added: 0.1.0
 author:
   - impair.testbed contributors (@impair-testbed)
 description:
   - Runs on the machine that carries the lab, usually C(localhost), as an ordinary user or as root.
-  - Each node is a kernel of its own with its own disk; links join their interfaces.
-  - The ssh of each node is a unix socket in O(run_dir).
+  - Each node is a kernel of its own with its own disk, or namespaces of this machine's kernel; links join their interfaces.
+  - The ssh of a node with a kernel of its own is a unix socket in O(run_dir). Namespaces are entered by the connection
+    plugin P(impair.testbed.netns#connection).
   - The lab has its own network and process namespace. Nothing of the host's network is touched.
   - The role P(impair.testbed.lab#role) fills the options from the inventory.
 options:
@@ -42,15 +43,18 @@ options:
     type: path
   nodes:
     description:
-      - The nodes, each with C(name) and C(kind), which is V(uml) (User-Mode Linux) or V(qemu) (a virtual machine).
-      - Optional are C(memory) in MiB and C(interfaces), a list as C(node_interfaces).
+      - The nodes, each with C(name) and C(kind), which is V(uml) (User-Mode Linux), V(qemu) (a virtual machine) or V(netns)
+        (namespaces of this machine).
+      - Optional are C(memory) in MiB, C(interfaces) as in C(node_interfaces), C(routes) as in C(node_routes), and C(router),
+        which says whether the node forwards packets.
     type: list
     elements: dict
     default: []
   links:
     description:
-      - The links as in C(lab_links), each with C(name), two C(ends) of C(node) and C(interface).
-      - Optionally C(kind), which is V(socket) or V(tap).
+      - The links as in C(lab_links), each with C(name), and C(ends) of C(node) and C(interface).
+      - Optional are C(mtu) in bytes and C(kind), which is V(socket), V(veth) or V(tap). Those of kind V(tap) may have more than
+        two ends.
     type: list
     elements: dict
     default: []

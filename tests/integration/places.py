@@ -72,13 +72,15 @@ def caller(place: Netns, folder: Path) -> Call:
 
 
 class Lab(NamedTuple):
-    """A virtual lab of the nodes that inventories/virtual describes, under a name of its own.
+    """A virtual lab of the nodes that an inventory of the project describes, under a name of its own.
 
-    `inventory` is one more of them, whose hosts' variables say what is different.
+    `inventory` is one more of them, whose hosts' variables say what is different; `extra` are variables for all.
     """
 
     name: str
     inventory: Path | None = None
+    base: str = "inventories/virtual"
+    extra: Sequence[str] = ()
 
     @property
     def run_dir(self) -> Path:
@@ -103,4 +105,11 @@ class Lab(NamedTuple):
 
     def _inventory(self) -> list[str]:
         more = ["-i", str(self.inventory)] if self.inventory else []
-        return ["-i", "inventories/virtual", *more, "-e", f"lab_name={self.name}"]
+        variables = [word for one in (f"lab_name={self.name}", *self.extra) for word in ("-e", one)]
+        return ["-i", self.base, *more, *variables]
+
+    def enter(self, node: str, argv: Sequence[str], stdin: str | None = None, check: bool = True) -> Done:
+        """Run a program in a node that is namespaces of this machine."""
+        pid = (self.run_dir / node / "nspid").read_text().strip()
+        words = ["nsenter", "--target", pid, "--net", "--mount", "--uts", "--pid", "--", *argv]
+        return run(words, stdin, check)

@@ -23,6 +23,8 @@ from ..errors import InvalidInput, StepFailed, TestbedError
 from .model import End, Link
 
 KEY = "id_ed25519"
+# In the folder of a node that is namespaces: its pid; with its start time; whether it has its addresses.
+PID, SPACE, SETTLED = "nspid", "space.json", "settled"
 SOCKET_LIMIT = 107  # bytes of a unix socket's path, unix(7)
 # ssh's own socket for ControlPersist is `<directory>/cp/<10 characters>.<16 random ones>`
 LONGEST_FIXED = len("/cp/0123456789.0123456789abcdef")
@@ -143,13 +145,22 @@ def read_links(directory: Path) -> tuple[Link, ...]:
         raw = json.loads((directory / "links.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    return tuple(Link(name, kind, (End(*ends[0]), End(*ends[1]))) for name, kind, ends in raw)
+    return tuple(Link(name, kind, tuple(End(*end) for end in ends), mtu) for name, kind, ends, mtu in raw)
 
 
 def write_links(directory: Path, links: Sequence[Link]) -> None:
     """One entry a name: the last one wins."""
     latest = {link.name: link for link in links}
     (directory / "links.json").write_text(json.dumps(list(latest.values())), encoding="utf-8")
+
+
+def interfaces(pid: int) -> list[str]:
+    """The interfaces of a process's network namespace; none where it has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/net/dev").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.partition(":")[0].strip() for line in lines[2:]]
 
 
 def relay_request(name: str, directory: Path, sshd: str) -> dict[str, object]:

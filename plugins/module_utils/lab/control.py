@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StepFailed, TestbedError
-from . import keeper, wire
+from . import keeper, space, wire
 
 PID_FILE = "keeper.pid"
 SOCKET = "control.sock"
@@ -28,8 +28,13 @@ SOCKET = "control.sock"
 
 def recorded(directory: Path) -> int | None:
     """The pid of this run directory's keeper where that very process still runs, else None."""
+    return living(directory / PID_FILE)
+
+
+def living(record: Path) -> int | None:
+    """The pid in a record of pid and start time, where that very process still runs, else None."""
     try:
-        values = json.loads((directory / PID_FILE).read_text(encoding="ascii"))
+        values = json.loads(record.read_text(encoding="ascii"))
         pid = int(values["pid"])
         return pid if keeper.start_time(pid) == values["start"] and not _zombie(pid) else None
     except (OSError, ValueError, KeyError, IndexError):
@@ -43,7 +48,7 @@ def _zombie(pid: int) -> bool:
 
 def sources() -> dict[str, str]:
     """The programs of a lab that run from its run directory."""
-    return {f"{module.__name__.rpartition('.')[2]}.py": inspect.getsource(module) for module in (keeper, wire)}
+    return {f"{module.__name__.rpartition('.')[2]}.py": inspect.getsource(module) for module in (keeper, space, wire)}
 
 
 def current(directory: Path) -> bool:

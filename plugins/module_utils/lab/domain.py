@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..converge import Step
-from . import access, control, links
+from ..errors import StepFailed
+from . import access, control, links, model
+from .kinds import netns
 from .kinds.base import Place
-from .kinds.table import DRIVERS
+from .kinds.table import DRIVERS, LIVE
 from .model import Link, Node, Topology
 
 TAG = "tag"
@@ -83,18 +86,31 @@ class LabDomain:
             status = ask("status")
         known = access.read_links(self.directory)
         alive = {name for name, process in status["processes"].items() if process["exit"] is None}
+        spaces = {name: pid for name in tags if f"node {name}" in alive and (pid := self._space(name))}
         answering = self._answering([name for name in tags if {f"node {name}", f"ssh {name}"} <= alive])
-        nodes = [NodeState(name, tag, name in answering) for name, tag in tags.items()]
-        plugged = tuple(link for link in known if link.name in status["links"] and self._carried(link, alive))
+        settled = {name for name in spaces if (self.directory / name / access.SETTLED).exists()}
+        nodes = [NodeState(name, tag, name in answering or name in settled) for name, tag in tags.items()]
+        inside = {name: access.interfaces(pid) for name, pid in spaces.items()}
+        plugged = tuple(link for link in known if link.name in status["links"] and self._carried(link, alive, inside))
         return LabState(True, keyed, True, plugged, tuple(sorted(nodes)))
 
     def _answering(self, names: Sequence[str]) -> set[str]:
         # Whoever ends the lab does not wait for a node that hangs.
         return access.answering(self.directory, names, HANGS_AFTER) if self.topology else set(names)
 
-    @staticmethod
-    def _carried(link: Link, alive: set[str]) -> bool:
-        return link.kind != "socket" or f"wire {link.name}" in alive
+    def _space(self, name: str) -> int | None:
+        """Where a node that is namespaces lives: its first process, as the host sees it."""
+        return control.living(self.directory / name / access.SPACE)
+
+    def _carried(self, link: Link, alive: set[str], inside: Mapping[str, Collection[str]]) -> bool:
+        if link.kind == "socket":
+            return f"wire {link.name}" in alive
+        # A node on the host's kernel takes its ends of links with it; one that died has no interfaces here.
+        live = [end for end in link.ends if end.node in inside or self._live(end.node)]
+        return all(end.interface in inside.get(end.node, ()) for end in live)
+
+    def _live(self, name: str) -> bool:
+        return name in self.nodes and self.nodes[name].kind in LIVE
 
     # plan ------------------------------------------------------------------------------------------------------------
     def plan(self, current: LabState, desired: LabState) -> list[Step]:
@@ -116,10 +132,7 @@ class LabDomain:
         unplug = [
             Step(f"unplug {_text(link)}", ("unlink", link)) for link in current.links if link not in desired.links
         ]
-        new = [link for link in desired.links if link not in current.links]
-        plug = [Step(f"plug {_text(link)}", ("link", link)) for link in new] if desired.running else []
-        cut = {end.node for link in new for end in link.ends}
-        stop, start = [], []
+        stop: list[Step] = []
         for name, node in found.items():
             if name not in wanted:
                 stop.append(Step(f"stop {name} and delete its disk", ("delete", name)))
@@ -129,18 +142,40 @@ class LabDomain:
                 )
             elif node.alive and not wanted[name].alive:
                 stop.append(Step(f"stop {name}", ("stop", name)))
-        for name, node in wanted.items():
-            old = found.get(name)
-            if old is None or old.tag != node.tag:
-                start.append(
-                    Step(f"make {name}: keys, names, addresses, an empty disk over the shared image", ("create", name))
-                )
-                old = None
-            if node.alive and (old is None or not old.alive):
-                start.append(Step(f"start {name}", ("boot", name)))
-            elif node.alive and name in cut:
-                start.append(Step(f"start {name} again", ("boot", name), caution="its link had died"))
-        return stop + unplug + plug + start
+        return stop + unplug + (self._plan_start(current, desired) if desired.running else [])
+
+    def _plan_start(self, current: LabState, desired: LabState) -> list[Step]:
+        """Nodes on the host's kernel, links, nodes that have their links from the start, addresses."""
+        found = {node.name: node for node in current.nodes if node in desired.nodes}
+        rising = {node.name for node in desired.nodes if node.alive and node.name not in found}
+        new = [
+            link
+            for link in desired.links
+            if link not in current.links or any(end.node in rising and self._live(end.node) for end in link.ends)
+        ]
+        cut = {end.node for link in new for end in link.ends}
+        known = {node.name: node.tag for node in current.nodes}
+        first: list[Step] = []
+        last: list[Step] = []
+        for node in desired.nodes:
+            start = first if self._live(node.name) else last
+            if known.get(node.name) != node.tag:
+                start.append(Step(f"make {node.name}: {self._made_of(node.name)}", ("create", node.name)))
+            if node.name in rising:
+                start.append(Step(f"start {node.name}", ("boot", node.name)))
+            elif node.alive and node.name in cut and not self._live(node.name):
+                start.append(Step(f"start {node.name} again", ("boot", node.name), caution="its link had died"))
+        plug = [Step(f"plug {_text(link)}", ("link", link)) for link in new]
+        changed = [name for name in self.nodes if self._live(name) and name in rising | cut]
+        return (
+            first
+            + plug
+            + last
+            + [Step(f"give {name} its addresses and routes", ("configure", name)) for name in changed]
+        )
+
+    def _made_of(self, name: str) -> str:
+        return "namespaces" if self._live(name) else "keys, names, addresses, an empty disk over the shared image"
 
     # apply -----------------------------------------------------------------------------------------------------------
     def apply(self, steps: Sequence[Step]) -> None:
@@ -149,7 +184,7 @@ class LabDomain:
             verb, *values = step.payload
             action: Callable[..., None] = getattr(self, f"_do_{verb}")
             action(*values)
-            if verb == "boot":
+            if verb == "boot" and not self._live(values[0]):
                 booted.append(values[0])
         if booted:
             access.wait_for_ssh(self.directory, booted, self.ready_within, self._dead)
@@ -182,14 +217,41 @@ class LabDomain:
             ask("stop", name=f"node {name}")
 
     def _do_link(self, link: Link) -> None:
+        request = links.link_request(link, self._inside(link, wait=True))
         with control.session(self.directory) as ask:
-            ask("link", **links.link_request(link))
+            ask("link", **request)
         access.write_links(self.directory, [*access.read_links(self.directory), link])
 
     def _do_unlink(self, link: Link) -> None:
         with control.session(self.directory) as ask:
-            ask("unlink", **links.link_request(link))
+            ask("unlink", **links.link_request(link, self._inside(link, wait=False)))
         access.write_links(self.directory, [other for other in access.read_links(self.directory) if other != link])
+
+    def _inside(self, link: Link, wait: bool) -> list[links.Inside]:
+        """The link's ends in nodes on the host's kernel; those that run, or all where somebody waits for them."""
+        found = []
+        for end in link.ends:
+            pid = self._wait_for_space(end.node) if wait and self._live(end.node) else self._space(end.node)
+            if pid:
+                (self.directory / end.node / access.SETTLED).unlink(missing_ok=True)
+                mac = model.mac_of(self.nodes[end.node], end.interface) if wait else ""
+                found.append(links.Inside(links.attach(link, end, live=True).id, pid, end.interface, mac))
+        return found
+
+    def _wait_for_space(self, name: str) -> int:
+        """Its pid. Raises StepFailed with what it said where it does not come up in time."""
+        deadline = time.monotonic() + self.ready_within
+        while (pid := self._space(name)) is None:
+            if self._dead(name) or time.monotonic() > deadline:
+                raise StepFailed(f"start {name}", f"it did not come up: {access.console(self.directory, name)}")
+            time.sleep(0.01)
+        return pid
+
+    def _do_configure(self, name: str) -> None:
+        pid = self._wait_for_space(name)
+        with control.session(self.directory) as ask:
+            ask("configure", pid=pid, batch=netns.network_batch(self.nodes[name]))
+        (self.directory / name / access.SETTLED).touch()
 
     def _do_create(self, name: str) -> None:
         node, place = self.nodes[name], self._place(name)
@@ -197,7 +259,8 @@ class LabDomain:
         place.directory.mkdir(mode=0o700)
         DRIVERS[node.kind].prepare(node, place)
         (place.directory / TAG).write_text(self.tag(node), encoding="ascii")
-        access.write_known_hosts(self.directory)
+        if not self._live(name):
+            access.write_known_hosts(self.directory)
 
     def _do_boot(self, name: str) -> None:
         node, place = self.nodes[name], self._place(name)
@@ -217,7 +280,8 @@ class LabDomain:
                 ends=process.ends,
                 log=str(place.directory / "console.log"),
             )
-            ask("spawn", **access.relay_request(name, place.directory, process.sshd))
+            if process.sshd:
+                ask("spawn", **access.relay_request(name, place.directory, process.sshd))
 
     def _place(self, name: str) -> Place:
         return Place(self.directory / name, self.cache, access.public_key(self.directory))
@@ -240,9 +304,9 @@ class LabDomain:
             return {}
         with control.session(self.directory) as ask:
             processes = ask("status")["processes"]
-        return {name.removeprefix("node "): p["pid"] for name, p in processes.items() if name.startswith("node ")}
+        nodes = {name.removeprefix("node "): p["pid"] for name, p in processes.items() if name.startswith("node ")}
+        return {name: self._space(name) or pid for name, pid in nodes.items()}
 
 
 def _text(link: Link) -> str:
-    here, there = link.ends
-    return f"{link.name} ({link.kind}): {here.node} {here.interface} — {there.node} {there.interface}"
+    return f"{link.name} ({link.kind}): " + " — ".join(f"{end.node} {end.interface}" for end in link.ends)

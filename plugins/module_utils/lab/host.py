@@ -10,18 +10,22 @@ from pathlib import Path
 
 from .. import programs
 from ..errors import MissingCapability
-from .kinds.table import DRIVERS
+from .kinds.table import DRIVERS, LIVE
 from .model import Topology
 
-COMMON = {"socat": "socat", "ip": "iproute2", "ssh-keygen": "openssh-client"}
+COMMON = {"ip": "iproute2"}
+SSH = {"socat": "socat", "ssh-keygen": "openssh-client"}
 TUN = "/dev/net/tun"
 
 
 def missing_packages(topology: Topology, cache: Path) -> list[str]:
     """Debian packages that bring the programs this lab needs and the host lacks."""
     needed = dict(COMMON)
-    for kind in {node.kind for node in topology.nodes}:
+    kinds = {node.kind for node in topology.nodes}
+    for kind in kinds:
         needed |= DRIVERS[kind].programs
+    if kinds - LIVE:
+        needed |= SSH
     if os.geteuid() != 0:
         needed["newuidmap"] = "uidmap"
     return sorted({package for program, package in needed.items() if programs.find(program) is None})
@@ -32,8 +36,9 @@ def check(topology: Topology, cache: Path) -> None:
     packages = missing_packages(topology, cache)
     if packages:
         raise MissingCapability("the lab", f"packages {', '.join(packages)}", f"apt-get install {' '.join(packages)}")
-    taps = [link.name for link in topology.links if link.kind == "tap"]
+    own_kernel = {node.name for node in topology.nodes if node.kind not in LIVE}
+    taps = [link.name for link in topology.links if link.kind == "tap" and own_kernel & {end.node for end in link.ends}]
     if taps and not os.access(TUN, os.R_OK | os.W_OK):
         raise MissingCapability(
-            f"link {taps[0]} (tap)", f"read and write access to {TUN}", "run as root, or use links of kind socketpair"
+            f"link {taps[0]} (tap)", f"read and write access to {TUN}", "run as root, or use links of kind socket"
         )

@@ -84,11 +84,38 @@ def kernel_of(pid: int) -> int:
     return int(status["NSpid"].split()[-2]) if caught and status["Name"].strip().startswith("linux") else 0
 
 
-def ip(command: str) -> None:
+def program_ip(pid: int) -> list[str]:
+    """Ip in this namespace, or in that of a node with this pid as the host, whose /proc is here, sees it."""
+    return ["nsenter", f"--net=/proc/{pid}/ns/net", "ip"] if pid else ["ip"]
+
+
+def ip(command: str, pid: int = 0, may_fail: bool = False) -> None:
     """One command of ip; no name in it has a blank."""
-    done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    done = subprocess.run([*program_ip(pid), *command.split()], capture_output=True, text=True, check=False)
+    if done.returncode != 0 and not may_fail:
         raise RuntimeError(f"ip {command}: {done.stderr.strip()}")
+
+
+def ip_batch(lines: list[str], pid: int = 0) -> None:
+    """Many commands by one program, until the first that fails."""
+    text = "".join(f"{line}\n" for line in lines)
+    done = subprocess.run([*program_ip(pid), "-batch", "-"], input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        number = done.stderr.rpartition("-:")[2].strip()
+        failed = lines[int(number) - 1] if number.isdigit() and int(number) <= len(lines) else "-batch"
+        raise RuntimeError(f"ip {failed}: {done.stderr.strip()}")
+
+
+def bridge_of(ends: list[str]) -> str:
+    """The name of the bridge that a link's ends are on."""
+    return "wire" + ends[0][-10:]
+
+
+def move(end: dict[str, Any]) -> None:
+    """A device of the lab's namespace into a node on the host's kernel, under the name that it has there."""
+    offloads_off(end["id"])
+    there = f"netns /proc/{end['pid']}/ns/net name {end['interface']}"
+    ip_batch([f"link set dev {end['id']} address {end['mac']}", f"link set dev {end['id']} {there}"])
 
 
 def offloads_off(interface: str) -> None:
@@ -131,15 +158,32 @@ class Keeper:
                 raise RuntimeError("wire.py did not start; see wires.log")
             time.sleep(0.01)
 
-    def link_tap(self, name: str, ends: list[str]) -> None:
-        """Two TAP devices of the lab's namespace on a bridge that passes everything, also what bridges keep."""
-        bridge = ends[0].replace("tap", "wire")
-        ip(f"link add {bridge} type bridge ageing_time 0 mcast_snooping 0 group_fwd_mask 65528")
-        for end in ends:
-            ip(f"tuntap add dev {end} mode tap vnet_hdr")
-            ip(f"link set {end} master {bridge} txqueuelen 10000")
-        for interface in (*ends, bridge):
-            ip(f"link set {interface} up")
+    def link_tap(self, name: str, ends: list[str], inside: list[dict[str, Any]], mtu: int) -> None:
+        """Devices of the lab's namespace on a bridge that passes everything, also what bridges keep.
+
+        A TAP for each node with a kernel of its own; for one on the host's kernel a pair, one end moved into the node.
+        Between two it does not learn who is where, as a cable does not.
+        """
+        bridge = bridge_of(ends)
+        learning = "" if len(ends) > 2 else "ageing_time 0"
+        devices = {end: end for end in ends} | {one["id"]: one["id"].replace("veth", "tap") for one in inside}
+        size = f"mtu {mtu}" if mtu else ""
+        batch = [f"link add name {bridge} type bridge {learning} mcast_snooping 0 group_fwd_mask 65528"]
+        for end, device in devices.items():
+            pair = f"link add name {device} {size} type veth peer name {end} {size}"
+            batch.append(f"tuntap add dev {device} mode tap vnet_hdr" if device == end else pair)
+            batch.append(f"link set dev {device} master {bridge} txqueuelen 10000 {size}")
+        ip_batch([*batch, *(f"link set dev {interface} up" for interface in (*devices.values(), bridge))])
+        for one in inside:
+            offloads_off(devices[one["id"]])
+            move(one)
+
+    def link_veth(self, name: str, ends: list[str], inside: list[dict[str, Any]], mtu: int) -> None:
+        """A pair of devices, each moved into its node."""
+        size = f"mtu {mtu}" if mtu else ""
+        ip_batch([f"link add name {ends[0]} {size} type veth peer name {ends[1]} {size}"])
+        for one in inside:
+            move(one)
 
     def link_management(self, name: str, ends: list[str], host: str, address: str) -> None:
         """A veth pair: the host's stack on one side, a packet socket for the node on the other."""
@@ -153,24 +197,35 @@ class Keeper:
         sock.bind((name, ETH_P_ALL))
         self.ends[ends[0]] = sock
 
-    def link(self, name: str, kind: str, ends: list[str], **options: str) -> dict[str, object]:
+    def link(self, name: str, kind: str, ends: list[str], **options: Any) -> dict[str, object]:
+        if name in self.links:  # parts of it went with a node that ended
+            self.unlink(name, self.links[name], ends, **options)
         getattr(self, f"link_{kind}")(name, ends, **options)
         self.links[name] = kind
         return {}
 
-    def unlink(self, name: str, kind: str, ends: list[str]) -> dict[str, object]:
+    def unlink(self, name: str, kind: str, ends: list[str], **options: Any) -> dict[str, object]:
+        """Take away whatever is there of it."""
         for end in ends:
             sock = self.ends.pop(end, None)
             if sock is not None:
                 sock.close()
-        if kind == "tap":
-            for interface in (*ends, ends[0].replace("tap", "wire")):
-                ip(f"link delete {interface}")
+        if kind in ("tap", "veth"):
+            for one in options["inside"]:
+                ip(f"link delete dev {one['interface']}", one["pid"], may_fail=True)
+            # What is moved away by now, and what went with its other end, is not here.
+            for interface in (*(end.replace("veth", "tap") for end in ends), *ends, bridge_of(ends)):
+                ip(f"link delete dev {interface}", may_fail=True)
         elif kind == "management":
-            ip(f"link delete {name}")
+            ip(f"link delete dev {name}")
         elif kind == "socket":
             self.stop(f"wire {name}")
         self.links.pop(name, None)
+        return {}
+
+    def configure(self, pid: int, batch: list[str]) -> dict[str, object]:
+        """Commands of ip inside a node on the host's kernel, by its pid as the host sees it."""
+        ip_batch(batch, pid)
         return {}
 
     # processes -------------------------------------------------------------------------------------------------------
@@ -239,6 +294,7 @@ class Keeper:
         methods: dict[str, Callable[..., dict[str, object]]] = {
             "link": self.link,
             "unlink": self.unlink,
+            "configure": self.configure,
             "spawn": self.spawn,
             "stop": self.stop,
             "status": self.status,

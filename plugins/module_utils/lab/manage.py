@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from ..converge import Target, converge
 from . import access, host, image, links, model
 from .domain import LabDomain
-from .kinds.table import DRIVERS
+from .kinds.table import DRIVERS, LIVE
 
 STATES = ("checked", "image", "present", "absent")
 
@@ -35,9 +36,8 @@ def manage(request: Request, check: bool) -> dict[str, Any]:
     if request.state == "absent":  # a lab can be ended whatever the inventory says by now
         access.check_directory(request.run_dir, [])
         return _converge(LabDomain(request.run_dir, cache, None), check)
-    topology = model.parse(
-        request.name, request.nodes, request.links, tuple(DRIVERS), tuple(links.KINDS), links.DEFAULT
-    )
+    link_kind = functools.partial(links.choose, live=LIVE)
+    topology = model.parse(request.name, request.nodes, request.links, tuple(DRIVERS), link_kind)
     access.check_directory(request.run_dir, [node.name for node in topology.nodes])
     if request.state == "checked":
         return _checked(topology, cache)

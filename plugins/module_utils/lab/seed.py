@@ -8,27 +8,49 @@ from __future__ import annotations
 import io
 import ipaddress
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .model import MANAGEMENT, Interface, Node, management_addresses
+from .model import MANAGEMENT, Interface, Node, Route, management_addresses
 
+Own = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 LAB = "etc/impair.testbed-lab"
 
 
-def stanza(interface: Interface) -> str:
-    """The interface in the words of interfaces(5)."""
-    if not interface.address:
+def stanza(interface: Interface, routes: Sequence[Route] = (), router: bool = False) -> str:
+    """The interface in the words of interfaces(5), with those of the routes that go over it."""
+    if not interface.addresses:
         return f"iface {interface.name} inet manual\n"
-    version = "inet6" if ipaddress.ip_interface(interface.address).version == 6 else "inet"
-    text = f"auto {interface.name}\niface {interface.name} {version} static\n    address {interface.address}\n"
-    return text + (f"    gateway {interface.gateway}\n" if interface.gateway else "")
+    lines = [f"auto {interface.name}"]
+    gateway, left = interface.gateway, list(routes)
+    for number, address in enumerate(interface.addresses):
+        own = ipaddress.ip_interface(address)
+        lines += [f"iface {interface.name} {'inet6' if own.version == 6 else 'inet'} static", f"    address {address}"]
+        if own.version == 6:
+            lines.append("    dad-attempts 0")
+        if own.version == 6 and router:  # not before: the first address loads the kernel's module
+            lines.append("    up sysctl -q -w net.ipv6.conf.all.forwarding=1")
+        if interface.mtu and not number:
+            lines.append(f"    mtu {interface.mtu}")
+        if gateway and _reached(gateway, own):
+            lines.append(f"    gateway {gateway}")
+            gateway = ""
+        lines += [f"    up ip -{own.version} route replace {to} via {via}" for to, via in left if _reached(via, own)]
+        left = [route for route in left if not _reached(route.via, own)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _reached(gateway: str, own: Own) -> bool:
+    return ipaddress.ip_address(gateway) in own.network
 
 
 def interfaces_file(node: Node) -> str:
     """/etc/network/interfaces as the node has it before any role of the testbed has run."""
-    parts = ["source /etc/network/interfaces.d/*\n", "auto lo\niface lo inet loopback\n"]
-    return "\n".join(parts + [stanza(interface) for interface in node.interfaces])
+    loopback = "auto lo\niface lo inet loopback\n"
+    if node.router:
+        loopback += "    up sysctl -q -w net.ipv4.ip_forward=1\n"
+    parts = ["source /etc/network/interfaces.d/*\n", loopback]
+    return "\n".join(parts + [stanza(interface, node.routes, node.router) for interface in node.interfaces])
 
 
 def network_batch(node: Node, devices: Mapping[str, str]) -> str:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from plugins.module_utils.errors import InvalidInput
-from plugins.module_utils.lab import model
+from plugins.module_utils.lab import links, model
 
 Raw = dict[str, Any]
 
@@ -34,7 +35,8 @@ def raw() -> Raw:
 
 
 def parse(values: Raw) -> model.Topology:
-    return model.parse(values["lab"], values["nodes"], values["links"], ("uml",), ("socket", "tap"), "socket")
+    choose = functools.partial(links.choose, live=("netns",))
+    return model.parse(values["lab"], values["nodes"], values["links"], ("uml", "netns"), choose)
 
 
 def test_a_topology_as_the_inventory_gives_it() -> None:
@@ -61,7 +63,7 @@ def test_every_node_has_a_management_net_of_its_own() -> None:
     assert len({model.management_addresses(n) for n in range(1, model.NODE_LIMIT + 1)}) == model.NODE_LIMIT
 
 
-def _set(*path: Any) -> Callable[[Raw], None]:
+def _set(*path: Any) -> Callable[[Raw], object]:
     """Sets the value at a path; the last argument is the value."""
     *keys, last, value = path
 
@@ -74,13 +76,41 @@ def _set(*path: Any) -> Callable[[Raw], None]:
     return change
 
 
+@pytest.mark.parametrize(
+    ("kinds", "kind"),
+    [
+        (["uml", "uml"], "socket"),
+        (["netns", "netns"], "veth"),
+        (["netns", "uml"], "tap"),
+        (["uml", "uml", "uml"], "tap"),
+        (["netns", "netns", "netns"], "tap"),
+    ],
+)
+def test_the_kind_of_a_link_follows_from_what_it_joins(kinds: list[str], kind: str) -> None:
+    assert links.choose("lab_links[0]", None, kinds, ("netns",)) == kind
+
+
+def test_addresses_routes_and_mtu_arrive_where_they_belong() -> None:
+    values = raw()
+    values["nodes"][0]["interfaces"][0]["addresses"] = ["fd00::1/64"]
+    values["nodes"][0].update(router=True, routes=[{"to": "10.0.0.0/8", "via": "192.168.1.1"}])
+    values["links"][0]["mtu"] = 9000
+    left = parse(values).nodes[0]
+    assert left.interfaces[0].addresses == ("192.168.1.147/24", "fd00::1/64")
+    assert left.interfaces[0].mtu == 9000
+    assert left.router and left.routes == (model.Route("10.0.0.0/8", "192.168.1.1"),)
+
+
 LEFT = ("nodes", 0)
 IFACE = ("nodes", 0, "interfaces", 0)
 LINK = ("links", 0)
 END = ("links", 0, "ends", 1)
 SECOND = {"name": "second", "ends": [{"node": "left", "interface": "a0"}, {"node": "right", "interface": "b0"}]}
 
-REFUSED: list[tuple[Callable[[Raw], None], str]] = [
+THIRD = {"node": "left", "interface": "third"}
+IPV6 = _set(*IFACE, "address", "fd00::1/64")
+
+REFUSED: list[tuple[Callable[[Raw], object], str]] = [
     (_set("lab", "a b"), "lab_name"),
     (_set("lab", "x" * 64), "lab_name"),
     (_set("nodes", []), "lab_node_kind"),
@@ -119,11 +149,25 @@ REFUSED: list[tuple[Callable[[Raw], None], str]] = [
     (_set(*END, "interface", "a/b"), "lab_links[0].ends[1].interface"),
     (_set("links", 0, "ends", 1, {"node": "left", "interface": "enp3s0"}), "lab_links[0].ends[1].interface"),
     (lambda v: v["links"].append({**SECOND, "name": "cable"}), "lab_links[1].name"),
+    (_set(*IFACE, "addresses", "10.0.0.1/8"), "left.node_interfaces[0].addresses"),
+    (_set(*IFACE, "addresses", ["192.168.1.147/16"]), "left.node_interfaces[0].addresses[0]"),
+    (_set(*IFACE, "addresses", ["fd00::1"]), "left.node_interfaces[0].addresses[0]"),
+    (_set(*LEFT, "routes", [{"to": "10.0.0.0/8"}]), "left.node_routes[0].via"),
+    (_set(*LEFT, "routes", [{"to": "10.0.0.1/8", "via": "192.168.1.1"}]), "left.node_routes[0].to"),
+    (_set(*LEFT, "routes", [{"to": "10.0.0.0/8", "via": "10.0.0.1"}]), "left.node_routes[0].via"),
+    (_set(*LEFT, "routes", [{"to": "fd00::/64", "via": "192.168.1.1"}]), "left.node_routes[0].via"),
+    (_set(*LEFT, "routes", [{"to": "default", "via": "192.168.1.1"}] * 2), "left.node_routes[1].to"),
+    (_set(*LINK, "mtu", 67), "lab_links[0].mtu"),
+    (_set(*LINK, "mtu", "1500"), "lab_links[0].mtu"),
+    (lambda v: (v["links"][0].update(mtu=1279), IPV6(v)), "lab_links[0].mtu"),
+    (_set(*LINK, "kind", "veth"), "lab_links[0].kind"),
+    (lambda v: (v["links"][0].update(kind="socket"), v["nodes"][0].update(kind="netns")), "lab_links[0].kind"),
+    (lambda v: (v["links"][0].update(kind="socket"), v["links"][0]["ends"].append(THIRD)), "lab_links[0].ends"),
 ]
 
 
 @pytest.mark.parametrize(("change", "path"), REFUSED, ids=[f"{n}-{path}" for n, (_change, path) in enumerate(REFUSED)])
-def test_what_cannot_be_built_is_refused_with_its_path(change: Callable[[Raw], None], path: str) -> None:
+def test_what_cannot_be_built_is_refused_with_its_path(change: Callable[[Raw], object], path: str) -> None:
     values = copy.deepcopy(raw())
     change(values)
     with pytest.raises(InvalidInput) as refusal:

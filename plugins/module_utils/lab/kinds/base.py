@@ -24,7 +24,7 @@ class Place(NamedTuple):
 class Process(NamedTuple):
     """What the keeper starts. `ends` are the ids of the links whose descriptors the process inherits; where the
     management link is not among them, the process has one of its own. `sshd`: address and port of the node's ssh
-    server as the lab's namespace reaches it.
+    server as the lab's namespace reaches it; empty where it has none.
     """
 
     argv: tuple[str, ...]
@@ -37,6 +37,7 @@ class Driver(Protocol):
     """One kind of node."""
 
     programs: Mapping[str, str]  # program that must be on the host → Debian package that brings it
+    live: bool  # the node is on the host's kernel: links are plugged while it runs, and there is no ssh
 
     def image(self, cache: Path) -> tuple[Path, bool]:
         """Make what all nodes of this kind start from; its path, and whether it had to be made."""

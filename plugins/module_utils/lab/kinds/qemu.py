@@ -42,6 +42,7 @@ class Qemu:
         "mke2fs": "e2fsprogs",
         "unshare": "util-linux",
     }
+    live = False
 
     def image(self, cache: Path) -> tuple[Path, bool]:
         return image.build(cache, QEMU, complete=unpack)

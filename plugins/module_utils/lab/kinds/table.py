@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .base import Driver
+from .netns import Netns
 from .qemu import Qemu
 from .uml import Uml
 
-DRIVERS: Mapping[str, Driver] = {"uml": Uml(), "qemu": Qemu()}
+DRIVERS: Mapping[str, Driver] = {"uml": Uml(), "qemu": Qemu(), "netns": Netns()}
+LIVE = frozenset(kind for kind, driver in DRIVERS.items() if driver.live)

@@ -50,6 +50,7 @@ class Uml:
         "mke2fs": "e2fsprogs",
         "unshare": "util-linux",
     }
+    live = False
 
     def image(self, cache: Path) -> tuple[Path, bool]:
         return image.build(cache, recipe.UML, host_kernel())
