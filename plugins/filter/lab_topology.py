@@ -11,7 +11,7 @@ version_added: 0.1.0
 author:
   - impair.testbed contributors (@impair-testbed)
 description:
-  - Collects the hosts that set C(lab_node_kind), their C(lab_node_memory) and C(node_interfaces).
+  - Collects the hosts that set C(lab_node_kind), their C(lab_node_memory), C(lab_node_kernel), C(lab_node_cpus) and C(node_interfaces).
   - Adds the C(lab_links) that they share.
   - The result has the options C(nodes) and C(links) of the module M(impair.testbed.lab).
 positional: hostvars
@@ -55,6 +55,9 @@ def lab_topology(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
         node = {"name": host, "kind": values["lab_node_kind"], "interfaces": values.get("node_interfaces", [])}
         if "lab_node_memory" in values:
             node["memory"] = values["lab_node_memory"]
+        for option in ("kernel", "cpus"):
+            if values.get(f"lab_node_{option}"):
+                node[option] = values[f"lab_node_{option}"]
         node["routes"] = values.get("node_routes", [])
         node["router"] = host in values.get("lab_routers", [])
         own = values.get("lab_links", [])

@@ -47,6 +47,7 @@ options:
         (namespaces of this machine).
       - Optional are C(memory) in MiB, C(interfaces) as in C(node_interfaces), C(routes) as in C(node_routes), and C(router),
         which says whether the node forwards packets.
+      - Nodes of kind V(uml) may have C(kernel), which is V(built) (of C(make kernel)) or a path; nodes of kind V(qemu) C(cpus).
     type: list
     elements: dict
     default: []

@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import programs
 from ..errors import MissingCapability
 from .kinds.table import DRIVERS, LIVE
+from .kinds.uml import kernel_path
 from .model import Topology
 
 COMMON = {"ip": "iproute2"}
@@ -36,6 +37,10 @@ def check(topology: Topology, cache: Path) -> None:
     packages = missing_packages(topology, cache)
     if packages:
         raise MissingCapability("the lab", f"packages {', '.join(packages)}", f"apt-get install {' '.join(packages)}")
+    for node in topology.nodes:
+        kernel = kernel_path(node, cache)
+        if node.kernel and not os.access(kernel, os.X_OK):
+            raise MissingCapability(f"{node.name}.lab_node_kernel", f"the kernel {kernel}", "`make kernel` builds one")
     own_kernel = {node.name for node in topology.nodes if node.kind not in LIVE}
     taps = [link.name for link in topology.links if link.kind == "tap" and own_kernel & {end.node for end in link.ends}]
     if taps and not os.access(TUN, os.R_OK | os.W_OK):

@@ -15,12 +15,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .. import units
 from ..errors import InvalidInput
 from . import values as check
 
 MANAGEMENT = check.MANAGEMENT
+BUILT = "built"  # the kernel that roles/lab_kernel leaves in the cache
 NODE_LIMIT = 254  # one /30 of the management net each, by its third byte
-NODE_KEYS = ("name", "kind", "memory", "interfaces", "router", "routes")
+NODE_KEYS = ("name", "kind", "kernel", "cpus", "memory", "interfaces", "router", "routes")
 LINK_KEYS = ("name", "kind", "ends", "mtu", "impairment")
 END_KEYS = ("node", "interface", "impairment")
 INTERFACE_KEYS = ("name", "address", "addresses", "gateway", "mac")
@@ -66,6 +68,8 @@ class Node(NamedTuple):
     interfaces: tuple[Interface, ...]
     router: bool = False
     routes: tuple[Route, ...] = ()
+    kernel: str = ""  # of a node of kind uml: BUILT, or its path; else Debian's
+    cpus: int = 1  # more of a node of kind qemu only
 
     @property
     def all_routes(self) -> tuple[Route, ...]:
@@ -251,9 +255,32 @@ def parse(lab: object, nodes: object, links: object, node_kinds: Sequence[str], 
         )
         interfaces = _interfaces(lab_name, name, values.get("interfaces") or [], parsed_links, taken)
         routes = _routes(name, values.get("routes") or [], interfaces)
-        parsed.append(Node(name, kinds[name], memory, number, interfaces, bool(values.get("router")), routes))
+        kernel = _kernel(f"{name}.lab_node_kernel", values.get("kernel") or "", kinds[name])
+        cpus = _cpus(f"{name}.lab_node_cpus", values.get("cpus") or 1, kinds[name])
+        router = bool(values.get("router"))
+        parsed.append(Node(name, kinds[name], memory, number, interfaces, router, routes, kernel, cpus))
     _unique_macs(parsed)
     return Topology(lab_name, tuple(parsed), parsed_links)
+
+
+def _kernel(path: str, value: object, kind: str) -> str:
+    if not value:
+        return ""
+    if kind != "uml":
+        raise InvalidInput(path, value, "only nodes of kind uml run another kernel than their kind's")
+    if value != BUILT and not str(value).startswith("/"):
+        raise InvalidInput(path, value, f"write {BUILT}, for the one of `make kernel`, or the path of a UML kernel")
+    return str(value)
+
+
+def _cpus(path: str, value: object, kind: str) -> int:
+    try:
+        found = units.parse_integer(value, 1, 64)
+    except ValueError as error:
+        raise InvalidInput(path, value, str(error)) from None
+    if found > 1 and kind != "qemu":
+        raise InvalidInput(path, value, "only nodes of kind qemu have more than one processor of their own")
+    return found
 
 
 def _unique_macs(nodes: Sequence[Node]) -> None:

@@ -44,6 +44,7 @@ PACKAGES = (
     "kmod",
     "mount",
     "procps",
+    "iperf3",
     "socat",
     "strace",
     "netbase",
@@ -83,9 +84,10 @@ echo "$name" > /proc/sys/kernel/hostname
 
 # vecN gets the name that was asked, and the management link its address.
 ip -batch /etc/impair.testbed-lab/network
-# A lab whose packets are counted must not see them merged or split.
+# A lab whose packets are counted must not see them merged or split. And UML's driver takes packets that are a list of
+# parts, as IP-TFS makes them, but sends the first part only (arch/um/drivers/vector_kern.c, prep_msg).
 while read -r name; do
-    ethtool -K "$name" gro off gso off tso off >/dev/null 2>&1
+    ethtool -K "$name" gro off gso off tso off tx-scatter-gather-fraglist off >/dev/null 2>&1
 done < /etc/impair.testbed-lab/interfaces
 ifup -a
 

@@ -120,6 +120,8 @@ REFUSED: list[tuple[Callable[[Raw], object], str]] = [
     (_set(*LEFT, "memory", "256"), "left.lab_node_memory"),
     (_set(*LEFT, "memory", 1), "left.lab_node_memory"),
     (_set(*LEFT, "memory", True), "left.lab_node_memory"),
+    (_set(*LEFT, "kernel", "linux"), "left.lab_node_kernel"),
+    (_set(*LEFT, "cpus", 4), "left.lab_node_cpus"),
     (_set(*LEFT, "interfaces", {"name": "enp3s0"}), "left.node_interfaces"),
     (_set(*LEFT, "colour", "red"), "nodes[0].colour"),
     (_set(*IFACE, "name", "eth7"), "left.node_interfaces[0].name"),

@@ -33,7 +33,7 @@ COMMAND_LINE = (
 
 
 class Qemu:
-    """Debian's `linux-image-amd64`, one processor a node; emulated where the processor has no virtualization."""
+    """Debian's `linux-image-amd64`, emulated where the processor has no virtualization."""
 
     programs: Mapping[str, str] = {
         MACHINE: "qemu-system-x86",
@@ -70,6 +70,7 @@ class Qemu:
         argv = [
             *(programs.find(MACHINE) or MACHINE, "-name", node.name, "-nodefaults", "-no-user-config"),
             *("-display", "none", "-machine", "q35", *accelerators(), "-cpu", "max", "-m", f"{node.memory}M"),
+            *("-smp", str(node.cpus)),
             *("-kernel", str(root.with_suffix(".vmlinux")), "-initrd", str(root.with_suffix(".initrd"))),
             *("-append", COMMAND_LINE),
             *("-chardev", f"socket,id=tty,path={own}/tty,server=on,wait=off,logfile={own}/console.log,logappend=on"),

@@ -18,7 +18,7 @@ from ... import programs
 from ...errors import TestbedError
 from .. import access, image, recipe, seed
 from ..links import Attachment
-from ..model import MANAGEMENT, Node, mac_for, management_addresses
+from ..model import BUILT, MANAGEMENT, Node, mac_for, management_addresses
 from .base import Place, Process
 
 KERNEL = "linux.uml"
@@ -27,6 +27,13 @@ MODULES = Path("/usr/lib/uml/modules")
 
 def program() -> Path:
     return Path(programs.find(KERNEL) or KERNEL)
+
+
+def kernel_path(node: Node, cache: Path) -> Path:
+    """The program that is the node's kernel. All but Debian's have what they need built in."""
+    if not node.kernel:
+        return program()
+    return cache.parent / "kernel/um/linux" if node.kernel == BUILT else Path(node.kernel)
 
 
 def host_kernel() -> image.Kernel:
@@ -76,7 +83,7 @@ class Uml:
             # the processes that it traced go on by themselves, with the guest's code and the host's system calls;
             # here the kernel of the host ends them together with it.
             *(programs.find("unshare") or "unshare", "--pid", "--fork", "--kill-child"),
-            str(program()),
+            str(kernel_path(node, place.cache)),
             f"umid={node.name}",
             f"uml_dir={scratch}",
             f"mem={node.memory}M",
