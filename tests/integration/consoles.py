@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import random
 import select
 import socket
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -59,6 +61,7 @@ class Wire:
 
 
 CLEAN = Wire()
+VARIABLES = "ansible_python_interpreter=/usr/bin/python3 ansible_serial_timeout=100"  # this machine may be busy
 
 
 def ansible(
@@ -66,10 +69,10 @@ def ansible(
 ) -> Done:
     """One module over this console, as a user has it."""
     argv = [*("ansible", "node", "-i", "node,", "-c", "impair.testbed.serial", "-m", f"ansible.builtin.{module}")]
-    argv += ["-e", f"ansible_serial_port={console.name} ansible_python_interpreter=/usr/bin/python3"]
+    argv += ["-e", f"ansible_serial_port={console.name} {VARIABLES}"]
     settings = ["ANSIBLE_NOCOLOR=1", "ANSIBLE_CALLBACK_RESULT_FORMAT=json", f"ANSIBLE_PIPELINING={pipelining}"]
     argv += [*(["-a", arguments] if arguments else []), *options]
-    return run(["env", "-C", str(CHECKOUT), *settings, *argv], None, check)
+    return run(["env", "-C", str(CHECKOUT), *settings, *argv], None, check, timeout=280)
 
 
 class Console:
@@ -80,7 +83,9 @@ class Console:
         self.log = bytearray()
         self.ended = threading.Event()
         self._piece = 64 if wire.speed else 4096  # bytes at once
+        self._keys = bytearray()  # typed, and not yet taken
         self._master, slave = pty.openpty()
+        os.set_blocking(self._master, False)
         environment = {"PATH": os.environ["PATH"], "HOME": str(socket_path.parent), "TERM": "vt100", "PS1": "node# "}
         # setsid --ctty: the terminal on standard input becomes the program's own
         self.process = subprocess.Popen(
@@ -91,7 +96,7 @@ class Console:
             env=environment,
             cwd=socket_path.parent,
         )
-        os.close(slave)
+        self._terminal = slave
         self._listener: socket.socket | None = None
         self._far: Any = None
         if serial:
@@ -114,10 +119,19 @@ class Console:
         self.process.kill()
         self.process.wait()
         self._thread.join()
+        os.close(self._terminal)
 
     def type(self, keys: bytes) -> None:
         """As somebody at the console would."""
-        os.write(self._master, keys)
+        self._keys += keys
+
+    def foreground(self) -> int:
+        """The process group that reads what is typed."""
+        return os.tcgetpgrp(self._master)
+
+    def waiting(self) -> int:
+        """Bytes that nobody has read yet."""
+        return int.from_bytes(fcntl.ioctl(self._terminal, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def wait_for(self, text: bytes, seconds: float = 10) -> None:
         end = time.monotonic() + seconds
@@ -130,11 +144,14 @@ class Console:
         self._to_far(data)
 
     def _carry(self) -> None:
+        """Both directions at once: a program that cannot say anything more does not listen either."""
         while not self.ended.is_set():
             far = self._far.fileno() if isinstance(self._far, socket.socket) else self._far
             watched = [self._master, *([far] if far is not None else []), *([self._listener] if self._listener else [])]
-            ready = select.select(watched, [], [], 0.1)[0]
+            ready, takes, _broken = select.select(watched, [self._master] if self._keys else [], [], 0.02)
             try:
+                if takes:
+                    del self._keys[: os.write(self._master, self._keys[: self._piece])]
                 if self._master in ready:
                     data = os.read(self._master, self._piece)
                     self.log += data
@@ -145,6 +162,8 @@ class Console:
                     time.sleep(self._piece * 10 / self.wire.speed)
                 if self._listener in ready and self._listener and self._far is None:
                     self._far = self._listener.accept()[0]
+            except BlockingIOError:  # nothing was to be had after all
+                pass
             except OSError:  # the program ended
                 return
 
@@ -152,9 +171,7 @@ class Console:
         if not data:
             self._far.close()
             self._far = None
-        data = self.wire.typed(data)
-        while data:
-            data = data[os.write(self._master, data) :]
+        self._keys += self.wire.typed(data)
 
     def _to_far(self, data: bytes) -> None:
         try:

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -187,6 +188,33 @@ def test_a_command_that_takes_too_long(folder: Path) -> None:
         made = opened(console)
         assert made.run(b"echo here").stdout == b"here\n"
         made.close()
+
+
+def test_a_node_that_is_slow_is_not_flooded(folder: Path) -> None:
+    """What waits to be read stays below N_TTY's threshold for throttling (4096 - 128), where bytes begin to be lost."""
+    given = random.Random(4).randbytes(90_000)
+    with Console(SHELLS["sh"], folder / "tty") as console:
+        made = opened(console)
+        answers: list[object] = []
+        thread = threading.Thread(target=lambda: answers.append(made.run(b"sha256sum", given)))
+        thread.start()
+        console.wait_for(b":c 2 3~")
+        leader = console.foreground()
+        reader = int(Path(f"/proc/{leader}/task/{leader}/children").read_text())
+        while console.waiting() < 2000:  # until it is caught with a line yet to read
+            os.kill(reader, signal.SIGCONT)
+            time.sleep(0.01)
+            os.kill(reader, signal.SIGSTOP)
+            time.sleep(0.2)
+        waiting = []
+        for _sample in range(60):
+            waiting.append(console.waiting())
+            time.sleep(0.1)
+        os.kill(reader, signal.SIGCONT)
+        thread.join()
+        made.close()
+        assert max(waiting) < 3968
+        assert answers == [(0, f"{hashlib.sha256(given).hexdigest()}  -\n".encode(), b"")]
 
 
 def test_a_panic_while_a_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

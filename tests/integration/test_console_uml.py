@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from plugins.module_utils.lab.kinds.table import DRIVERS
-from tests.integration.consoles import Console, ansible
+from tests.integration.consoles import VARIABLES, Console, ansible
 from tests.integration.places import CHECKOUT, run
 from tests.integration.uml import CACHE
 
@@ -130,8 +130,8 @@ def test_a_play_while_the_kernel_prints(node: tuple[Console, Path]) -> None:
     (folder / "out/noise").write_text(NOISE)
     before = console.log.count(b"entered forwarding")
     argv = ["ansible-playbook", str(play), "-i", "node,", "-c", "impair.testbed.serial", *as_user("root")]
-    variables = f"ansible_serial_port={console.name} ansible_python_interpreter=/usr/bin/python3"
-    run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv, "-e", variables])
+    variables = f"ansible_serial_port={console.name} {VARIABLES}"
+    run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv, "-e", variables], timeout=280)
     assert console.log.count(b"entered forwarding") > before + 50, "there was noise"
     assert (folder / "out/there").read_bytes() == content
     assert (folder / "out/there").stat().st_mode & 0o777 == 0o640
@@ -163,8 +163,7 @@ def playbook(name: str, node: tuple[Console, Path], wanted: dict[str, Any]) -> s
     inventory = folder / "hosts.yml"
     inventory.write_text(json.dumps({"testbed": {"hosts": {"node": variables}}}))
     argv = ["ansible-playbook", f"playbooks/{name}.yml", "-i", str(inventory), *as_user("root")]
-    python = ["-e", "ansible_python_interpreter=/usr/bin/python3"]
-    return run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv, *python]).stdout
+    return run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv, "-e", VARIABLES], timeout=280).stdout
 
 
 def test_the_whole_testbed_over_the_console(node: tuple[Console, Path]) -> None:

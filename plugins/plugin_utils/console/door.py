@@ -55,16 +55,18 @@ class Door:
         self._login = login
         self._token = token
         self._tried = False  # the password
+        self._begin = 0.0
 
     def enter(self, seconds: float) -> None:
         """Until a shell answers. Raises ConsoleError after so many seconds, or when the login is refused."""
-        end = time.monotonic() + seconds
+        self._begin = time.monotonic()
+        end = self._begin + seconds
         self._wait_for_boot(seconds)
         attempt = 0
         while time.monotonic() < end:
-            text = self._send(KNOCK, 0.7 + 0.5 * attempt)
+            text = self._send(KNOCK, self._patience(0.7 + 0.5 * attempt))
             if shows(self._login.password_prompt, text) and not ANOTHER.search(text):
-                text = self._send(b"\r", 6)  # somebody's half login
+                text = self._send(b"\r", self._patience(6))  # somebody's half login
             if shows(self._login.login_prompt, text):
                 text = self._log_in()
             if ANOTHER.search(text):
@@ -80,6 +82,10 @@ class Door:
             f"{self._ear.tail()}{self._ear.report()}"
         )
 
+    def _patience(self, seconds: float) -> float:
+        """Longer where much time went by already: a node may be slow, and keys too early end what was about to come."""
+        return max(seconds, (time.monotonic() - self._begin) / 5)
+
     def _wait_for_boot(self, seconds: float) -> None:
         self._ear.listen(0.05)
         if BOOTING.search(self._ear.heard):
@@ -87,7 +93,7 @@ class Door:
 
     def _shell_answers(self, attempt: int) -> bool:
         """Ctrl-C takes what is unfinished away, also an open quote; then there is something harmless to say."""
-        text = self._send(INTERRUPT, 0.5)
+        text = self._send(INTERRUPT, self._patience(0.5))
         if attempt == 0 and not SHELL.search(text):
             return False  # typed into less, the question would be a command to save what it shows: it gets a `q` first
         self._ear.forget()
@@ -95,21 +101,21 @@ class Door:
         # are part of a line, which must end: later, as that would carry out what was half typed.
         first = "\n" if attempt > 1 else ""
         self._write(f"{first} printf '\\n~%s:%s:%s~\\n' {self._token} here here\n".encode())
-        return self._ear.until(said(self._token, "here"), min(0.7 + 0.5 * attempt, 5)) is not None
+        return self._ear.until(said(self._token, "here"), self._patience(min(0.7 + 0.5 * attempt, 5))) is not None
 
     def _log_in(self) -> bytes:
         """What the console says after name and password. PAM takes seconds to refuse, and start files may, too."""
         login = self._login
         if not login.user:
             raise ConsoleError("the console asks for a login; set ansible_user and, where needed, ansible_password")
-        text = self._send(login.user.encode() + b"\r", 6)
+        text = self._send(login.user.encode() + b"\r", self._patience(6))
         if shows(login.password_prompt, text) and not ANOTHER.search(text):
             if not login.password:
                 raise ConsoleError(f"the console asks for {login.user}'s password; set ansible_password")
             if self._tried:
                 self._refuse()
             self._tried = True
-            text = self._send(login.password.encode() + b"\r", 5)
+            text = self._send(login.password.encode() + b"\r", self._patience(5))
         if REFUSED.search(text):
             self._refuse()
         return text

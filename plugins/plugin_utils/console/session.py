@@ -36,7 +36,7 @@ START = (
     '*)stty "$tty_";printf "\\n~%s:%s:%s~\\n" $token_ no no;;esac\'\n'
 )
 INTERRUPT = b"\x03\x1c"  # bash as sh waits for its command after Ctrl-C; Ctrl-\ ends it
-LINE = 2000  # characters of an upload's line: half of what a terminal keeps, as a line may come twice
+LINE = 2000  # characters of an upload's line: half of what a terminal keeps
 TRIES = 10
 PATIENCE = 0.8  # seconds after which a request is repeated, beyond its time on the wire; each time longer
 UNPACKING = 3.0  # the same, for what has to be unpacked first
@@ -56,6 +56,7 @@ class Session:
         self._baudrate = baudrate
         self._token = secrets.token_hex(4)
         self._ids = 0
+        self._asked = 0
         self._busy = False
         self.ear = Ear(port)
         self.folder = ""  # on the node, for this connection; files put there go with it
@@ -139,27 +140,35 @@ class Session:
 
     # how -------------------------------------------------------------------------------------------------------------
     def _send_lines(self, lines: list[str]) -> None:
-        """One line is under way at a time: a serial port without flow control loses what nobody reads."""
+        """One line is under way at a time: a serial port without flow control loses what nobody reads.
+
+        Without an answer, a short question comes before the line again, as a slow node may have the line yet to read:
+        what waits must not fill the terminal (a console of User-Mode-Linux that was full once never listens again).
+        """
         number = failed = 0
         while number < len(lines):
             line = lines[number]
             self.ear.forget()
             total = checksum(self._ids, number, line.encode())
-            self._say(f"c {self._ids} {number} {total} {line}", fresh=failed > 0)
+            self._say(f"c {self._ids} {number} {total} {line}")
             wanted = said(self._token, rf"c {self._ids} {number + 1}|w {self._ids} (\d+)")
-            answer = self.ear.until(wanted, self._wire(len(line)) + PATIENCE * (1 + failed))
+            answer = self.ear.until(wanted, self._wire(len(line)) + PATIENCE)
             if answer is not None and answer[2] is None:
                 number, failed = number + 1, 0
                 continue
-            number = min(number, int(answer[2])) if answer is not None else number
             failed += 1
             if failed == TRIES:
                 raise self._silence("lines of a file do not arrive whole")
+            self._asked += 1
+            where = self._ask(
+                f"p {self._ids} {self._asked}", rf"p {self._ids} {self._asked} (\d+)", PATIENCE, fresh=True
+            )
+            number, failed = int(where[2]), failed if int(where[2]) <= number else 0
 
-    def _ask(self, request: str, answer: str, seconds: float) -> re.Match[bytes]:
+    def _ask(self, request: str, answer: str, seconds: float, fresh: bool = False) -> re.Match[bytes]:
         self.ear.forget()
         for attempt in range(TRIES):
-            self._say(request, fresh=attempt > 0)
+            self._say(request, fresh or attempt > 0)
             found = self.ear.until(said(self._token, answer), seconds * (1 + attempt))
             if found is not None:
                 return found
