@@ -15,15 +15,19 @@ description:
   - The Nth node, from 1, has the Nth address in each of its networks.
   - Routes lead over as few routers as there can be. A node with a single router beside it, that is none itself, has a
     default route.
-positional: nodes, networks, routers
+positional: node, nodes, networks, routers
 options:
   _input:
     description: The C(lab_links).
     type: list
     elements: dict
     required: true
+  node:
+    description: The node that is asked about, usually C(inventory_hostname).
+    type: str
+    required: true
   nodes:
-    description: Names of the nodes, in the order in which they are numbered; usually C(groups['testbed']).
+    description: Names of all nodes, in the order in which they are numbered; usually C(groups['testbed']).
     type: list
     elements: str
     required: true
@@ -43,12 +47,14 @@ EXAMPLES = r"""
 # group_vars/testbed.yml
 lab_networks: [10.0.0.0/16, fd00:10::/48]
 lab_routers: [r1, r2]
-node_interfaces: "{{ (lab_links | impair.testbed.lab_plan(groups['testbed'], lab_networks))[inventory_hostname].interfaces }}"
+__lab_plan: "{{ lab_links | impair.testbed.lab_plan(inventory_hostname, groups['testbed'], lab_networks, lab_routers) }}"
+node_interfaces: "{{ __lab_plan.interfaces }}"
+node_routes: "{{ __lab_plan.routes }}"
 """
 
 RETURN = r"""
 _value:
-  description: For each node a mapping of C(interfaces), as C(node_interfaces), and C(routes), as C(node_routes).
+  description: A mapping of C(interfaces), for C(node_interfaces), and C(routes), for C(node_routes).
   type: dict
 """
 
@@ -62,13 +68,12 @@ from ..module_utils.lab import addresses
 
 
 def lab_plan(
-    links: Iterable[Any], nodes: Iterable[str], networks: object, routers: Iterable[str] = ()
-) -> dict[str, dict[str, Any]]:
+    links: Iterable[Any], node: str, nodes: Iterable[str], networks: object, routers: Iterable[str] = ()
+) -> dict[str, Any]:
     try:
-        plans = addresses.plan(list(links), list(nodes), networks, list(routers))
+        return addresses.plan(node, list(links), list(nodes), networks, list(routers))._asdict()
     except TestbedError as error:
         raise AnsibleFilterError(str(error)) from error
-    return {name: plan._asdict() for name, plan in plans.items()}
 
 
 class FilterModule:

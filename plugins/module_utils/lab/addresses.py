@@ -22,7 +22,7 @@ LENGTHS = {4: 24, 6: 64}  # prefix length of a link's network, by IP version
 
 
 class Plan(NamedTuple):
-    """Of one node: `node_interfaces` and `node_routes` as the inventory has them."""
+    """`node_interfaces` and `node_routes` of a node, as the inventory has them."""
 
     interfaces: list[dict[str, Any]]
     routes: list[dict[str, str]]
@@ -62,8 +62,8 @@ def ends_of(links: Sequence[Any]) -> list[list[End]]:
     return found
 
 
-def plan(links: Sequence[Any], nodes: Sequence[str], pools: object, routers: Sequence[str]) -> dict[str, Plan]:
-    """What each node gets. `nodes` in the order of the inventory; `routers` those of them that forward packets."""
+def plan(node: str, links: Sequence[Any], nodes: Sequence[str], pools: object, routers: Sequence[str]) -> Plan:
+    """What a node gets. `nodes` in the order of the inventory; `routers` those of them that forward packets."""
     if len(nodes) > NODE_LIMIT:
         raise InvalidInput("nodes", len(nodes), f"a lab has {NODE_LIMIT} nodes at most")
     for number, name in enumerate(routers):
@@ -77,14 +77,11 @@ def plan(links: Sequence[Any], nodes: Sequence[str], pools: object, routers: Seq
                 path = f"lab_links[{number}].ends[{place}].node"
                 raise InvalidInput(path, end.node, f"no such node; nodes are {', '.join(nodes)}")
     nets = networks(pools, len(ends))
-    plans = {name: Plan([], []) for name in nodes}
+    interfaces = []
     for of_link, of_nets in zip(ends, nets):
-        for end in of_link:
-            own = [f"{net[numbers[end.node]]}/{net.prefixlen}" for net in of_nets]
-            plans[end.node].interfaces.append({"name": end.interface, **_addresses(own)})
-    for name in nodes:
-        plans[name].routes.extend(_routes(name, ends, nets, numbers, frozenset(routers)))
-    return plans
+        own = [f"{net[numbers[node]]}/{net.prefixlen}" for net in of_nets] if node in numbers else []
+        interfaces += [{"name": end.interface, **_addresses(own)} for end in of_link if end.node == node]
+    return Plan(interfaces, _routes(node, ends, nets, numbers, frozenset(routers)))
 
 
 def _addresses(own: Sequence[str]) -> dict[str, Any]:
@@ -129,6 +126,14 @@ def _routes(
         {"to": str(net), "via": str(via[numbers[gateway]])}
         for place, (link, gateway) in sorted(found.items())
         for net, via in zip(nets[place], nets[link])
+    ]
+
+
+def star(center: str, leaves: Sequence[str]) -> list[dict[str, Any]]:
+    """`lab_links` of a star: eth0 of each leaf ends at an interface of the center that is called like the leaf."""
+    return [
+        {"name": leaf, "ends": [{"node": center, "interface": leaf}, {"node": leaf, "interface": "eth0"}]}
+        for leaf in leaves
     ]
 
 

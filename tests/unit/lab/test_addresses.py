@@ -21,36 +21,40 @@ def link(*ends: str, **more: Any) -> dict[str, Any]:
     return {"name": "-".join(end.partition(".")[0] for end in ends), "ends": named, **more}
 
 
+def plan(links: Any, nodes: Any, pools: Any, routers: Any) -> dict[str, addresses.Plan]:
+    return {node: addresses.plan(node, links, nodes, pools, routers) for node in nodes}
+
+
 CHAIN = [link("h1.eth0", "r1.eth0"), link("r1.eth1", "r2.eth1"), link("r2.eth0", "h2.eth0")]
 
 
 def test_a_node_has_the_same_number_in_each_of_its_networks() -> None:
-    plan = addresses.plan(CHAIN, NODES, POOLS, ["r1", "r2"])
-    assert plan["r2"].interfaces == [
+    found = plan(CHAIN, NODES, POOLS, ["r1", "r2"])
+    assert found["r2"].interfaces == [
         {"name": "eth1", "address": "10.0.1.3/24", "addresses": ["fd00:10:0:1::3/64"]},
         {"name": "eth0", "address": "10.0.2.3/24", "addresses": ["fd00:10:0:2::3/64"]},
     ]
-    assert plan["h2"].interfaces[0]["address"] == "10.0.2.4/24"
+    assert found["h2"].interfaces[0]["address"] == "10.0.2.4/24"
 
 
 def test_hosts_have_a_default_route_and_routers_one_for_each_network() -> None:
-    plan = addresses.plan(CHAIN, NODES, POOLS, ["r1", "r2"])
-    assert plan["h1"].routes == [{"to": "default", "via": "10.0.0.2"}, {"to": "default", "via": "fd00:10::2"}]
-    assert plan["r1"].routes == [
+    found = plan(CHAIN, NODES, POOLS, ["r1", "r2"])
+    assert found["h1"].routes == [{"to": "default", "via": "10.0.0.2"}, {"to": "default", "via": "fd00:10::2"}]
+    assert found["r1"].routes == [
         {"to": "10.0.2.0/24", "via": "10.0.1.3"},
         {"to": "fd00:10:0:2::/64", "via": "fd00:10:0:1::3"},
     ]
 
 
 def test_without_routers_nobody_has_routes() -> None:
-    assert all(not one.routes for one in addresses.plan(CHAIN, NODES, POOLS, []).values())
+    assert all(not one.routes for one in plan(CHAIN, NODES, POOLS, []).values())
 
 
 def test_the_way_with_fewest_routers_is_taken() -> None:
     """A ring of four routers, and what hangs at opposite ends of it."""
     ring = [link("a.1", "b.1"), link("b.2", "c.1"), link("c.2", "d.1"), link("d.2", "a.2"), link("c.3", "x.0")]
-    plan = addresses.plan(ring, ["a", "b", "c", "d", "x"], ["10.0.0.0/16"], ["a", "b", "c", "d"])
-    assert plan["a"].routes == [
+    found = plan(ring, ["a", "b", "c", "d", "x"], ["10.0.0.0/16"], ["a", "b", "c", "d"])
+    assert found["a"].routes == [
         {"to": "10.0.1.0/24", "via": "10.0.0.2"},
         {"to": "10.0.2.0/24", "via": "10.0.3.4"},
         {"to": "10.0.4.0/24", "via": "10.0.0.2"},
@@ -59,13 +63,13 @@ def test_the_way_with_fewest_routers_is_taken() -> None:
 
 def test_a_host_between_two_routers_has_a_route_for_each_network() -> None:
     links = [link("a.0", "h.0"), link("h.1", "b.0"), link("b.1", "x.0")]
-    plan = addresses.plan(links, ["a", "h", "b", "x"], ["10.0.0.0/16"], ["a", "b"])
-    assert plan["h"].routes == [{"to": "10.0.2.0/24", "via": "10.0.1.3"}]
+    found = plan(links, ["a", "h", "b", "x"], ["10.0.0.0/16"], ["a", "b"])
+    assert found["h"].routes == [{"to": "10.0.2.0/24", "via": "10.0.1.3"}]
 
 
 def test_a_link_of_many_ends_is_one_network() -> None:
-    plan = addresses.plan([link("a.0", "b.0", "c.0")], ["a", "b", "c"], ["10.0.0.0/24"], [])
-    assert [one.interfaces[0]["address"] for one in plan.values()] == ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24"]
+    found = plan([link("a.0", "b.0", "c.0")], ["a", "b", "c"], ["10.0.0.0/24"], [])
+    assert [one.interfaces[0]["address"] for one in found.values()] == ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24"]
 
 
 REFUSED = [
@@ -85,7 +89,7 @@ def test_what_cannot_be_computed_is_refused_with_its_path(
     links: Any, nodes: Any, pools: Any, routers: Any, path: str
 ) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        addresses.plan(links, nodes, pools, routers)
+        plan(links, nodes, pools, routers)
     assert refusal.value.path == path
 
 
@@ -108,3 +112,11 @@ def test_impairments_that_are_no_mapping_or_name_an_interface_are_refused() -> N
     with pytest.raises(InvalidInput) as refusal:
         addresses.impairments([ended], "a")
     assert refusal.value.path == "lab_links[0].ends[0].impairment"
+
+
+def test_a_star_joins_each_leaf_to_the_center() -> None:
+    found = plan(addresses.star("hub", ["a", "b"]), ["hub", "a", "b"], ["10.0.0.0/16"], ["hub"])
+    assert found["hub"].interfaces == [{"name": "a", "address": "10.0.0.1/24"}, {"name": "b", "address": "10.0.1.1/24"}]
+    assert found["b"] == addresses.Plan(
+        [{"name": "eth0", "address": "10.0.1.3/24"}], [{"to": "default", "via": "10.0.1.1"}]
+    )
