@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.integration.places import Lab, run
+
+KINDS = ("net", "mnt", "uts", "pid")  # of namespaces that nodes have
 
 
 def processes(lab: Lab) -> dict[int, str]:
@@ -61,6 +64,50 @@ def host() -> dict[str, Any]:
         "forward": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
         "mounts": {mount for mount in mounts if not mount.startswith("/run/netns")},
     }
+
+
+def workers(lab: Lab) -> list[int]:
+    """ansible's own processes for a lab: everything with its name that is not in the lab's run directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if f"lab_name={lab.name}".encode() in command:
+                found.append(int(entry.name))
+    return found
+
+
+def namespaces(pids: Iterable[int]) -> set[str]:
+    """Those of processes."""
+    found = set()
+    for pid in pids:
+        for kind in KINDS:
+            try:
+                found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
+            except OSError:  # it has just ended
+                continue
+    return found
+
+
+@contextlib.contextmanager
+def held(lab: Lab) -> Iterator[set[str]]:
+    """The namespaces of a lab's processes, with their numbers kept from being given to others meanwhile."""
+    with contextlib.ExitStack() as stack:
+        found = namespaces(processes(lab)) - namespaces([os.getpid()])
+        for pid in processes(lab):
+            for kind in KINDS:
+                with contextlib.suppress(OSError):
+                    stack.callback(os.close, os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
+        yield found
+
+
+def entered() -> set[str]:
+    """The namespaces of all processes of this machine, and those with a name."""
+    named = {f"net:[{path.stat().st_ino}]" for path in Path("/run/netns").glob("*")}
+    return named | namespaces(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.labs import host, keeper_of, processes, recap, started, wait_for
+from tests.integration.labs import host, keeper_of, processes, recap, started, wait_for, workers
 from tests.integration.places import CHECKOUT, Lab, run
 
 pytestmark = pytest.mark.lab
@@ -191,20 +191,6 @@ def test_nothing_is_left_after_a_crash_at_any_stage(own: Lab, stage: str) -> Non
     wait_for(lambda: not processes(crashed))
     assert not crashed.run_dir.exists()
     assert host() == before
-
-
-def workers(lab: Lab) -> list[int]:
-    """ansible's own processes for a lab: everything with its name that is not in the lab's run directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if f"lab_name={lab.name}".encode() in command:
-                found.append(int(entry.name))
-    return found
 
 
 def test_lab_down_leaves_nothing_and_can_be_repeated(own: Lab) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -180,12 +181,16 @@ class LabDomain:
     # apply -----------------------------------------------------------------------------------------------------------
     def apply(self, steps: Sequence[Step]) -> None:
         booted = []
-        for step in steps:
-            verb, *values = step.payload
+        for verb, group in itertools.groupby(steps, key=lambda step: step.payload[0]):
+            payloads = [step.payload[1:] for step in group]
+            if verb == "link":  # all that stand together at once
+                self._link([link for (link,) in payloads])
+                continue
             action: Callable[..., None] = getattr(self, f"_do_{verb}")
-            action(*values)
-            if verb == "boot" and not self._live(values[0]):
-                booted.append(values[0])
+            for values in payloads:
+                action(*values)
+            if verb == "boot":
+                booted += [name for (name,) in payloads if not self._live(name)]
         if booted:
             access.wait_for_ssh(self.directory, booted, self.ready_within, self._dead)
 
@@ -216,11 +221,11 @@ class LabDomain:
             ask("stop", name=f"ssh {name}")
             ask("stop", name=f"node {name}")
 
-    def _do_link(self, link: Link) -> None:
-        request = links.link_request(link, self._inside(link, wait=True))
+    def _link(self, wanted: Sequence[Link]) -> None:
+        requests = [links.link_request(link, self._inside(link, wait=True)) for link in wanted]
         with control.session(self.directory) as ask:
-            ask("link", **request)
-        access.write_links(self.directory, [*access.read_links(self.directory), link])
+            ask("link", links=requests)
+        access.write_links(self.directory, [*access.read_links(self.directory), *wanted])
 
     def _do_unlink(self, link: Link) -> None:
         with control.session(self.directory) as ask:
@@ -271,7 +276,7 @@ class LabDomain:
         request = links.management_request(node)
         with control.session(self.directory) as ask:
             if links.management(node).id in process.ends and request["name"] not in ask("status")["links"]:
-                ask("link", **request)
+                ask("link", links=[request])
             ask(
                 "spawn",
                 name=f"node {name}",

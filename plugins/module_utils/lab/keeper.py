@@ -98,6 +98,8 @@ def ip(command: str, pid: int = 0, may_fail: bool = False) -> None:
 
 def ip_batch(lines: list[str], pid: int = 0) -> None:
     """Many commands by one program, until the first that fails."""
+    if not lines:
+        return
     text = "".join(f"{line}\n" for line in lines)
     done = subprocess.run([*program_ip(pid), "-batch", "-"], input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -111,11 +113,14 @@ def bridge_of(ends: list[str]) -> str:
     return "wire" + ends[0][-10:]
 
 
-def move(end: dict[str, Any]) -> None:
-    """A device of the lab's namespace into a node on the host's kernel, under the name that it has there."""
-    offloads_off(end["id"])
-    there = f"netns /proc/{end['pid']}/ns/net name {end['interface']}"
-    ip_batch([f"link set dev {end['id']} address {end['mac']}", f"link set dev {end['id']} {there}"])
+def move(ends: list[dict[str, Any]]) -> None:
+    """Devices of the lab's namespace into nodes on the host's kernel, under the names that they have there."""
+    batch = []
+    for end in ends:
+        offloads_off(end["id"])
+        there = f"netns /proc/{end['pid']}/ns/net name {end['interface']}"
+        batch += [f"link set dev {end['id']} address {end['mac']}", f"link set dev {end['id']} {there}"]
+    ip_batch(batch)
 
 
 def offloads_off(interface: str) -> None:
@@ -176,14 +181,16 @@ class Keeper:
         ip_batch([*batch, *(f"link set dev {interface} up" for interface in (*devices.values(), bridge))])
         for one in inside:
             offloads_off(devices[one["id"]])
-            move(one)
+        move(inside)
 
-    def link_veth(self, name: str, ends: list[str], inside: list[dict[str, Any]], mtu: int) -> None:
-        """A pair of devices, each moved into its node."""
-        size = f"mtu {mtu}" if mtu else ""
-        ip_batch([f"link add name {ends[0]} {size} type veth peer name {ends[1]} {size}"])
-        for one in inside:
-            move(one)
+    def link_veths(self, links: list[dict[str, Any]]) -> None:
+        """Pairs of devices, each moved into its node. All at once: a program costs more than what it does."""
+        batch = []
+        for link in links:
+            size = f"mtu {link['mtu']}" if link["mtu"] else ""
+            batch.append("link add name {0} {2} type veth peer name {1} {2}".format(*link["ends"], size))
+        ip_batch(batch)
+        move([end for link in links for end in link["inside"]])
 
     def link_management(self, name: str, ends: list[str], host: str, address: str) -> None:
         """A veth pair: the host's stack on one side, a packet socket for the node on the other."""
@@ -197,11 +204,17 @@ class Keeper:
         sock.bind((name, ETH_P_ALL))
         self.ends[ends[0]] = sock
 
-    def link(self, name: str, kind: str, ends: list[str], **options: Any) -> dict[str, object]:
-        if name in self.links:  # parts of it went with a node that ended
-            self.unlink(name, self.links[name], ends, **options)
-        getattr(self, f"link_{kind}")(name, ends, **options)
-        self.links[name] = kind
+    def link(self, links: list[dict[str, Any]]) -> dict[str, object]:
+        """Make links, in order but for the pairs of devices, which come last."""
+        for link in links:
+            if link["name"] in self.links:  # parts of it went with a node that ended
+                self.unlink(**link)
+        for link in links:
+            if link["kind"] != "veth":
+                options = {key: value for key, value in link.items() if key != "kind"}
+                getattr(self, f"link_{link['kind']}")(**options)
+        self.link_veths([link for link in links if link["kind"] == "veth"])
+        self.links |= {link["name"]: link["kind"] for link in links}
         return {}
 
     def unlink(self, name: str, kind: str, ends: list[str], **options: Any) -> dict[str, object]:
