@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up lab_down check lint sanity unit molecule integration test test-long kernel bench fidelity build lock clean
+.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-long kernel bench fidelity build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ demo: prepared ## a virtual lab of three nodes, impaired as the inventory asks, 
 
 lab_up: prepared ## start the virtual lab
 	@ansible-playbook playbooks/lab_up.yml -i inventories/virtual
+
+triage: prepared ## a chain of routers: what it carries routed, by ESP and by IP-TFS; `make kernel` first, minutes once
+	@scripts/stages kernel
+	@ansible-playbook playbooks/triage.yml -i inventories/chain -e lab_node_kernel=built
 
 lab_down: prepared ## stop the virtual lab, leave nothing behind
 	@ansible-playbook playbooks/lab_down.yml -i inventories/virtual
