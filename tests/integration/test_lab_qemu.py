@@ -88,6 +88,24 @@ def test_the_serial_port_has_a_shell(own: Lab) -> None:
             said += came
 
 
+def test_gdb_reaches_the_machine_and_leaves_it_running(own: Lab) -> None:
+    """The protocol's own words (gdb's manual, Remote Protocol): what it can do, and away again."""
+    folder = own.run_dir / "slave" / "s"
+    assert (folder / "console").resolve() == own.run_dir / "slave" / "tty"
+    with socket.socket(socket.AF_UNIX) as port:
+        port.settimeout(60)
+        port.connect(str(folder / "gdbserver"))
+        said = b""
+        for packet, answer in ((b"$qSupported#37", b"PacketSize="), (b"$D#44", b"$OK#9a")):
+            port.sendall(packet)
+            while answer not in said:
+                came = port.recv(4096)
+                assert came, said
+                said += came
+            port.sendall(b"+")
+    assert own.run("slave", ["hostname"]).stdout == "slave\n"
+
+
 def test_site_delays_and_drops_on_a_bridge_under_qemu_and_clear_takes_it_back(own: Lab, tmp_path: Path) -> None:
     """From UML through a bridge under QEMU to another under QEMU: exactly each 20th is missing, each other is late."""
     asked = tmp_path / "asked.json"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .. import programs
 from ..errors import InvalidInput, StepFailed, TestbedError
-from .model import End, Link
+from .model import End, Link, Topology
 
 KEY = "id_ed25519"
 # In the folder of a node that is namespaces: its pid; with its start time; whether it has its addresses.
@@ -161,6 +161,15 @@ def interfaces(pid: int) -> list[str]:
     except OSError:
         return []
     return [line.partition(":")[0].strip() for line in lines[2:]]
+
+
+def write_config(directory: Path, topology: Topology) -> None:
+    """Names and kinds for people and programs that look here; munet's `mucmd -d <run directory> <node> …` needs it."""
+    nodes = [{"name": node.name, "kind": node.kind, "id": node.number} for node in topology.nodes]
+    by_name = {node["name"]: node for node in nodes}
+    networks = [{"name": link.name, "kind": link.kind, "ends": link.ends} for link in topology.links]
+    text = json.dumps({"topology": {"nodes": by_name, "networks": networks}}, indent=1)
+    (directory / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def relay_request(name: str, directory: Path, sshd: str) -> dict[str, object]:

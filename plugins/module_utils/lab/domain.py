@@ -191,6 +191,8 @@ class LabDomain:
                 action(*values)
             if verb == "boot":
                 booted += [name for (name,) in payloads if not self._live(name)]
+        if self.topology is not None and self.directory.is_dir():
+            access.write_config(self.directory, self.topology)
         if booted:
             access.wait_for_ssh(self.directory, booted, self.ready_within, self._dead)
 

@@ -57,6 +57,10 @@ class Qemu:
         key = access.make_host_key(place.directory, node.name)
         devices = {"vec0": MANAGEMENT} | {f"vec{n}": i.name for n, i in enumerate(node.interfaces, start=1)}
         seed.write(place.directory / "seed.tar", node, devices, key, place.public_key)
+        sockets = place.directory / "s"  # where users of munet look for them
+        sockets.mkdir()
+        for name, target in (("console", "tty"), ("monitor", "monitor")):
+            (sockets / name).symlink_to(f"../{target}")
         backing = str(image.image_path(place.cache, QEMU))
         disk = str(place.directory / "disk.qcow2")
         made = programs.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, disk])
@@ -75,6 +79,7 @@ class Qemu:
             *("-append", COMMAND_LINE),
             *("-chardev", f"socket,id=tty,path={own}/tty,server=on,wait=off,logfile={own}/console.log,logappend=on"),
             *("-serial", "chardev:tty", "-monitor", f"unix:{own}/monitor,server=on,wait=off"),
+            *("-gdb", "chardev:gdb", "-chardev", f"socket,id=gdb,path={own}/s/gdbserver,server=on,wait=off"),
             # The lab ends by killing, and its disks go with it: the host's page cache is all the safety that it needs.
             *_disk("root", f"{own}/disk.qcow2", "qcow2,cache=unsafe,discard=unmap"),
             *_disk("seed", f"{own}/seed.tar", "raw,readonly=on"),
