@@ -30,14 +30,18 @@ class Request(NamedTuple):
     ready_within: int
 
 
+def parse(lab: str, nodes: Sequence[Any], wired: Sequence[Any]) -> model.Topology:
+    """The topology, checked against the kinds of nodes and links that there are. Raises InvalidInput."""
+    return model.parse(lab, nodes, wired, tuple(DRIVERS), functools.partial(links.choose, live=LIVE))
+
+
 def manage(request: Request, check: bool) -> dict[str, Any]:
     """Do what is asked; everything is checked before anything is touched. Raises TestbedError."""
     cache = request.cache_dir or image.cache_directory()
     if request.state == "absent":  # a lab can be ended whatever the inventory says by now
         access.check_directory(request.run_dir, [])
         return _converge(LabDomain(request.run_dir, cache, None), check)
-    link_kind = functools.partial(links.choose, live=LIVE)
-    topology = model.parse(request.name, request.nodes, request.links, tuple(DRIVERS), link_kind)
+    topology = parse(request.name, request.nodes, request.links)
     access.check_directory(request.run_dir, [node.name for node in topology.nodes])
     if request.state == "checked":
         return _checked(topology, cache)
