@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-or-later
  * Copyright: (c) 2026, impair.testbed contributors
  *
- * What packets of Ethernet devices suffer: a direct-action program for clsact (or TCX). Section `classifier` is for what
+ * What packets of Ethernet devices suffer: a direct-action program for TCX or clsact. Section `classifier` is for what
  * leaves an interface, at its egress; section `ingress` for what arrives, at its ingress or at the egress of an IFB.
+ * `classifier_alone` and `ingress_alone` do the same, and keep clsact's filters from what passes.
  * It finds the packet's rule in the maps of impair.h, numbers the rule's packets, and drops, marks, duplicates and corrupts
  * those that the rule chooses. What it lets pass goes on to the next filter.
  *
@@ -49,7 +50,7 @@ struct map {
 #define KEEP_NO_SPARE BPF_F_NO_PREALLOC /* memory as entries come */
 
 SEC("maps") struct map shapes = {BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(struct shape), MOST_SHAPES, 0};
-SEC("maps") struct map matches = {BPF_MAP_TYPE_HASH, sizeof(struct match), sizeof(struct target), 65536, KEEP_NO_SPARE};
+SEC("maps") struct map matches = {BPF_MAP_TYPE_HASH, sizeof(__u64), sizeof(struct match), 65536, KEEP_NO_SPARE};
 SEC("maps") struct map rules = {BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct rule), 4096, KEEP_NO_SPARE};
 SEC("maps") struct map states = {BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct state), 4096, KEEP_NO_SPARE};
 
@@ -69,14 +70,20 @@ union words {
 
 /* ---- What the packet is ---- */
 
-/* As the helper does, which costs more than all else here; most headers are where they can be read without it. */
+/* As the helper does, which costs more than all else here; most headers are where they can be read without it. Two bytes at
+ * a time are read at a place that the compiler knows: of others a machine that needs them aligned may not see that they are.
+ */
 static inline int load(struct __sk_buff *skb, __u32 at, void *to, const __u32 size)
 {
 	const void *start = (const void *)(long)skb->data;
 	const void *end = (const void *)(long)skb->data_end;
 
 	if (at < 256 && start + at + size <= end) {
-		__builtin_memcpy(to, start + at, size);
+		if (__builtin_constant_p(at) && size % 2 == 0)
+			for (__u32 half = 0; half < size / 2; half++)
+				((__u16 *)to)[half] = ((const __u16 *)(start + at))[half];
+		else
+			__builtin_memcpy(to, start + at, size);
 		return 0;
 	}
 	return bpf_skb_load_bytes(skb, at, to, size);
@@ -122,13 +129,19 @@ static inline __u32 datagram_end(struct __sk_buff *skb, __u32 start, __u32 lengt
 	return unknown || start + length > skb->len ? skb->len : start + length;
 }
 
+/* Mostly right behind an Ethernet header without tags. */
+static inline int load_network(struct __sk_buff *skb, const struct packet *packet, void *to, const __u32 size)
+{
+	return packet->network == ETH_HLEN ? load(skb, ETH_HLEN, to, size) : load(skb, packet->network, to, size);
+}
+
 static inline void parse_ipv4(struct __sk_buff *skb, struct packet *packet)
 {
 	struct fields *fields = &packet->fields;
 	struct iphdr head;
 	__u32 size, length, end;
 
-	if (load(skb, packet->network, &head, sizeof head))
+	if (load_network(skb, packet, &head, sizeof head))
 		return;
 	size = *(__u8 *)&head - 0x40; /* version 4, and the header's length in words */
 	if (size < 5 || size > 15)
@@ -193,7 +206,7 @@ static inline void parse_ipv6(struct __sk_buff *skb, struct packet *packet)
 	struct ipv6hdr head;
 	__u32 length;
 
-	if (load(skb, packet->network, &head, sizeof head))
+	if (load_network(skb, packet, &head, sizeof head))
 		return;
 	if (*(__u8 *)&head >> 4 != 6)
 		return;
@@ -242,10 +255,7 @@ static inline void forget(struct __sk_buff *skb, union words *packet)
 /* The target with the least order among all matches that the packet fits. 0: there is none. */
 static inline int find(const union words *packet, struct target *best)
 {
-	union {
-		struct match match;
-		__u64 words[WORDS(struct match) + 1];
-	} key;
+	__u64 words[WORDS(struct fields)];
 	__u64 found = 0;
 
 #pragma clang loop unroll(disable)
@@ -254,24 +264,29 @@ static inline int find(const union words *packet, struct target *best)
 		const struct shape *shape = bpf_map_lookup_elem(&shapes, &index);
 		struct target one;
 		__u64 apart = 0;
+		__u64 key = number;
 		__u64 fits;
 
 		if (!shape || !shape->used || (found && best->order <= shape->first))
 			break;
 		for (unsigned int word = 0; word < WORDS(struct fields); word++) {
-			key.words[word] = packet->words[word] & ((const __u64 *)&shape->mask)[word];
-			apart |= key.words[word] ^ ((const __u64 *)&shape->only)[word];
+			words[word] = packet->words[word] & ((const __u64 *)&shape->mask)[word];
+			apart |= words[word] ^ ((const __u64 *)&shape->only)[word];
+			key += words[word] * FACTOR(word);
 		}
-		key.match.shape = number;
 		one = shape->target;
-		fits = !apart;
 		if (!shape->lone) {
-			const struct target *target = bpf_map_lookup_elem(&matches, &key);
+			const struct match *match = bpf_map_lookup_elem(&matches, &key);
 
-			fits = target != 0;
-			if (target)
-				one = *target;
+			apart = 1;
+			if (match) {
+				apart = match->shape ^ number;
+				for (unsigned int word = 0; word < WORDS(struct fields); word++)
+					apart |= words[word] ^ ((const __u64 *)&match->fields)[word];
+				one = match->target;
+			}
 		}
+		fits = !apart;
 		hide(fits); /* what the verifier knows of no turn makes it walk the next one again */
 		if (fits && (!found || one.order < best->order)) {
 			*best = one;
@@ -630,7 +645,8 @@ static inline int suffer(struct __sk_buff *skb, const struct rule *rule, struct 
 	return TC_ACT_UNSPEC;
 }
 
-static inline int impair_packet(struct __sk_buff *skb, int arrives)
+/* Once in the object for all sections, which the controller sends at each run. */
+static __attribute__((noinline)) int impair_packet(struct __sk_buff *skb, int arrives)
 {
 	int is_copy = skb->tc_index == CLONE;
 	union words packet = {0};
@@ -666,6 +682,22 @@ SEC("classifier") int impair(struct __sk_buff *skb)
 SEC("ingress") int impair_arriving(struct __sk_buff *skb)
 {
 	return impair_packet(skb, 1);
+}
+
+/* While a program moves between clsact and TCX both places have one: at TCX this, so that no packet passes two. */
+static inline int alone(int verdict)
+{
+	return verdict == TC_ACT_UNSPEC ? TC_ACT_OK : verdict;
+}
+
+SEC("classifier_alone") int impair_alone(struct __sk_buff *skb)
+{
+	return alone(impair_packet(skb, 0));
+}
+
+SEC("ingress_alone") int impair_arriving_alone(struct __sk_buff *skb)
+{
+	return alone(impair_packet(skb, 1));
 }
 
 SEC("license") char licence[] = "GPL";

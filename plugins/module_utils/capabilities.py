@@ -20,7 +20,7 @@ from .errors import MissingCapability
 from .programs import find
 
 CACHE = "/run/impair.testbed/capabilities.json"
-FORMAT = 5  # raise it when a probe changes: what an older one found is then forgotten
+FORMAT = 6  # raise it when a probe changes: what an older one found is then forgotten
 
 _PROGRAMS = (
     "nft",

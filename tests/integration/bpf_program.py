@@ -95,7 +95,7 @@ class State(ctypes.Structure):
 
 SIZES = {
     "shapes": (4, 2 * ctypes.sizeof(Fields) + 24),
-    "matches": (ctypes.sizeof(Fields) + 4, 12),
+    "matches": (8, ctypes.sizeof(Fields) + 16),
     "rules": (4, ctypes.sizeof(Rule)),
     "states": (4, ctypes.sizeof(State)),
 }
@@ -154,11 +154,11 @@ class Loaded:
         syscall.update(self.maps["shapes"], _number(index), bytes(SIZES["shapes"][1]))
 
     def match(self, shape: int, fields: Fields, rule: int, order: int = 0, priority: int = 0) -> None:
-        key = bytes(fields) + _number(shape)
-        syscall.update(self.maps["matches"], key, struct.pack("=III", order, rule, priority))
+        value = bytes(fields) + struct.pack("=IIII", shape, order, rule, priority)
+        syscall.update(self.maps["matches"], _key(shape, fields), value)
 
     def no_match(self, shape: int, fields: Fields) -> None:
-        assert syscall.delete(self.maps["matches"], bytes(fields) + _number(shape))
+        assert syscall.delete(self.maps["matches"], _key(shape, fields))
 
     def rule(self, number: int, rule: Rule, state: State | None = None) -> None:
         """Set a rule, and where it stands unless it stands already."""
@@ -191,6 +191,17 @@ class Loaded:
         (mark,) = struct.unpack_from("=I", done.context, MARK)
         (priority,) = struct.unpack_from("=I", done.context, PRIORITY)
         return Outcome(done.verdict, done.packet, mark, priority, done.nanoseconds)
+
+
+def factor(word: int) -> int:
+    return (0x9E3779B97F4A7C15 + 2 * word * 0x94D049BB133111EB) & (1 << 64) - 1
+
+
+def _key(shape: int, fields: Fields) -> bytes:
+    total = shape
+    for word, value in enumerate(struct.unpack("=8Q", bytes(fields))):
+        total += value * factor(word)
+    return struct.pack("=Q", total & (1 << 64) - 1)
 
 
 def _number(value: int) -> bytes:

@@ -18,6 +18,7 @@ from plugins.plugin_utils import clang
 from tests.integration.engine import inside
 from tests.integration.places import CHECKOUT, Netns
 from tests.integration.wire import sh
+from tests.oracle import programs
 
 EVERY_NTH = CHECKOUT / "files/bpf/every_nth.c"
 HEAD = """
@@ -105,8 +106,9 @@ class Own:
         """With the kernel's number of each program."""
         standing = self.shell(f"tc qdisc show dev {self.device}")  # elsewhere tc would not know where to look
         places = {"egress": "clsact ", "ingress": "ffff:fff1", "parent 1:": " 1: "}
-        asked = [place for place, qdisc in places.items() if qdisc in standing]
-        return self.shell(*(f"tc filter show dev {self.device} {place}" for place in asked))
+        asked = [place for place, qdisc in places.items() if qdisc in standing and place != "egress"]
+        with inside(self.place):
+            return programs.leaving(self.device) + sh(*(f"tc filter show dev {self.device} {place}" for place in asked))
 
     def dump(self, path: str) -> dict[str, int]:
         """A map's entries by bpftool: numbers by the hexadecimal of their keys."""

@@ -48,7 +48,7 @@ def test_impairments_as_the_page_writes_them(own: Own) -> None:
             interfaces: Any = variables["impairment_interfaces"]
             engine.apply(interfaces, [], program=program)
             assert engine.apply(interfaces, [], program=program).report.steps == []
-            assert "pref 65111 bpf" in own.filters()
+            assert re.search(r"tcx/egress dev eth0 name imp_|pref 65111 bpf", own.filters())
     number = f"{os.stat(f'/run/netns/{own.place.name}').st_ino:x}"
     assert own.shell("stat -Lc %i /proc/self/ns/net").strip() == str(int(number, 16))
     own.send(9)

@@ -18,6 +18,7 @@ from plugins.module_utils.impairment import engine
 from tests.integration.engine import inside, namespace
 from tests.integration.program import compiled
 from tests.integration.wire import sh
+from tests.oracle import programs
 
 CALLS = 80  # of bpf(2) that a run makes, at most
 DEVICE = "t0"
@@ -34,9 +35,7 @@ def place() -> Iterator[str]:
 
 
 def standing(place: str) -> str:
-    shown = sh(f"tc qdisc show dev {DEVICE}")
-    if "clsact" in shown:  # else tc has nowhere to look for filters
-        shown += sh(f"tc filter show dev {DEVICE} egress")
+    shown = sh(f"tc qdisc show dev {DEVICE}") + programs.leaving(DEVICE)
     pins = f"/sys/fs/bpf/impair_testbed/{place}"
     return shown + (sh(f"ls {pins}") if os.path.exists(pins) else "")
 
@@ -78,10 +77,10 @@ def test_killed_before_any_call(place: str) -> None:
             applied(ASKED)
             assert not applied(ASKED).report.changed
             shown = standing(place)
-            assert shown.count("direct-action") == 1 and "rules" in shown
+            assert shown.count(" name imp_") == 1 and "rules" in shown
             killed_at(number, lambda: applied(CHANGED))
             applied(CHANGED)
-            assert standing(place).count("direct-action") == 1
+            assert standing(place).count(" name imp_") == 1
         else:
             killed_at(number // 2, engine.clear)
         engine.clear()
@@ -96,12 +95,12 @@ def test_pins_that_are_gone_are_made_again(place: str) -> None:
     """The program has its maps still: the count goes on, and nothing is loaded anew but the value that changes."""
     program = compiled()
     engine.apply(ASKED, [], program=program)
-    shown = sh(f"tc filter show dev {DEVICE} egress")
+    shown = programs.leaving(DEVICE)
     sh(f"rm -r /sys/fs/bpf/impair_testbed/{place}")
     assert not engine.apply(ASKED, [], program=program).report.changed
     changed = [{"name": DEVICE, "classes": [{**CLASS, "drop": {"every": 5}}]}]
     assert len(engine.apply(changed, [], program=program).report.steps) == 1
-    assert sh(f"tc filter show dev {DEVICE} egress") == shown
+    assert programs.leaving(DEVICE) == shown
     assert "rules" in standing(place)
     engine.clear()
 

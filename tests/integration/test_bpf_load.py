@@ -18,7 +18,7 @@ from plugins.module_utils.impairment import engine
 from tests.integration.engine import inside
 from tests.integration.load import DEVICE, FIRST, Load, ends, udp
 from tests.integration.program import compiled
-from tests.integration.wire import sh
+from tests.oracle import programs
 
 RATE = 20_000  # packets per second
 CHANGES = 100
@@ -78,9 +78,9 @@ def test_a_hundred_changes_of_drops_lose_nothing_else(tmp_path: Path) -> None:
     with ends(f"impair-drops-{os.getpid()}") as places, inside(places[0]):
         try:
             apply(asked[0])
-            before = sh(f"tc filter show dev {DEVICE} egress")
+            before = programs.leaving(DEVICE)
             sent, came = Load(*places, tmp_path).numbers(RATE, change)
-            assert sh(f"tc filter show dev {DEVICE} egress") == before
+            assert programs.leaving(DEVICE) == before
         finally:
             engine.clear()
     print(f"{sent} packets, {sent - len(came)} missing")

@@ -230,10 +230,10 @@ def test_the_qdisc_is_shared_with_an_impairment(own: Own, first: str, last: str)
     gone = {"impairment": clear, "bpf": lambda: own.run(state="absent")}
     made.pop(first)()
     made.popitem()[1]()
-    assert len(re.findall("handle 0x1 impair", own.filters())) == 2
+    assert len(re.findall("handle 0x1 imp|tcx/egress .* name imp_", own.filters())) == 2
     ending = gone.pop(last)
     gone.popitem()[1]()
-    assert len(re.findall("handle 0x1 impair", own.filters())) == 1
+    assert len(re.findall("handle 0x1 imp|tcx/egress .* name imp_", own.filters())) == 1
     ending()
     assert state(own) == before
 

@@ -9,6 +9,7 @@ import ctypes
 import itertools
 import random
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -183,6 +184,19 @@ def test_each_field_matches_by_itself_and_another_value_does_not(program: Loaded
             program.match(0, wanted, 1)
             assert program.run(built.data, mark=5, ingress=1, ifindex=1).verdict == verdict, name
             program.no_match(0, wanted)
+
+
+def test_another_packet_of_the_same_key_does_not_match(program: Loaded) -> None:
+    """The sums are the same where each of two words is the other's factor."""
+    one, other = (kernel.factor(word).to_bytes(8, sys.byteorder) for word in (0, 1))
+    frame = bytes(12) + b"\x86\xdd" + b"\x60" + bytes(3) + b"\0\x08\x3b\x40"  # IPv6, no next header
+    program.clear()
+    program.rule(1, DROPPED)
+    program.shape(0, only("source"))
+    program.match(0, Fields(source=tuple(other + bytes(8))), 1)
+    program.match(0, Fields(), 1)
+    for source, verdict in ((other + bytes(8), DROP), (bytes(8) + one, PASS), (bytes(16), DROP)):
+        assert program.run(frame + source + bytes(24)).verdict == verdict
 
 
 @examples(60)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from plugins.module_utils.capabilities import load
 from tests.integration.engine import Prompt, inside, namespace
 from tests.integration.places import run
+from tests.oracle.programs import at_tcx
 
 BRIDGED, ALONE, OTHER = ("w0", "w1"), "w2", "w3"  # OTHER is never asked for
 IMPAIRED = (*BRIDGED, ALONE)
@@ -79,7 +80,8 @@ class Node:
         parts = [part.splitlines() for part in re.split(r"^qdisc pfifo a5a5: .*\n", told, flags=re.MULTILINE)]
         assert len(parts) == len(places) + 1, told
         found = dict(zip([*places, "actions"], parts))
-        found["maps"] = _maps(told)
+        found["tcx"] = "".join(map(at_tcx, names)).splitlines()
+        found["maps"] = _maps("\n".join([told, *found["tcx"]]))
         saved = self._prompt.run(f"exec 2>/dev/null\n{self._saves}\nls /sys/class/net")
         # Emptied tables stay, with the chains that the kernel has in them; counters are left out.
         kept = [line for line in saved.splitlines() if not re.match(r"\*|#|COMMIT|\S+ :\S+ [A-Z]", line)]
@@ -94,13 +96,11 @@ class Node:
 
 def _maps(filters: str) -> list[str]:
     """What bpftool shows of the maps of our programs among these filters, counts aside."""
-    programs = re.findall(r"impair\S* direct-action .*?\bid (\d+)", filters)
-    if not programs:
+    ids = re.findall(r"(?:\bimp_\w+ direct-action .*?|tcx/egress .* name imp_\w+) id (\d+)", filters)
+    if not ids:
         return []
     lines = []
-    numbers = [
-        number for one in _bpftool([f"prog show id {number}" for number in programs]) for number in one["map_ids"]
-    ]
+    numbers = [number for one in _bpftool([f"prog show id {number}" for number in ids]) for number in one["map_ids"]]
     told = _bpftool([f"map {verb} id {number}" for number in numbers for verb in ("show", "dump")])
     for one, entries in zip(told[::2], told[1::2]):
         if one["name"] != "states":
@@ -147,7 +147,7 @@ def normal(shown: Shown) -> Shown:
 
 
 def _queues(lines: Sequence[str]) -> list[str]:
-    found = [re.sub(r"refcnt \d+ |direct_packets_stat \d+ | seed \d+", "", line).strip() for line in lines]
+    found = [re.sub(r"refcnt \d+ |direct_packets_stat \d+ | seed \d+| id \d+$", "", line).strip() for line in lines]
     return sorted(re.sub(r"\b[89a-f][0-9a-f]{3}:(?=\s|1\b|$)", "auto:", line) for line in found if line)
 
 

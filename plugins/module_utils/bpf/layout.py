@@ -16,6 +16,8 @@ PAYLOAD, TRANSPORT, NETWORK = range(3)  # enum corruption_base
 _FIELDS = struct.Struct("=16s16s6s6s2s2s2sHIIBBBB")
 _SHAPE = struct.Struct("=III")
 _MATCH = struct.Struct("=I")
+_WORDS = struct.Struct("=8Q")  # of the fields
+_FACTORS = tuple(0x9E3779B97F4A7C15 + 2 * word * 0x94D049BB133111EB for word in range(8))
 _TARGET = struct.Struct("=III")
 _RULE = struct.Struct("=II")
 _CHOOSER = struct.Struct("=IIIIQ5II")
@@ -26,10 +28,10 @@ _STATE = struct.Struct("=8Q4I")
 CHOOSER_SIZE = _CHOOSER.size + PATTERN_BITS // 8
 RULE_SIZE = _RULE.size + 4 * CHOOSER_SIZE + _CORRUPTION.size + _MARK.size + LABEL
 SHAPE_SIZE = 2 * _FIELDS.size + _TARGET.size + _SHAPE.size
-MATCH_SIZE = _FIELDS.size + _MATCH.size
-TARGET_SIZE = _TARGET.size
+MATCH_SIZE = _FIELDS.size + _MATCH.size + _TARGET.size
 STATE_SIZE = _STATE.size
 INDEX = struct.Struct("=I")  # key of arrays, `rules` and `states`
+KEY = struct.Struct("=Q")  # of `matches`
 
 
 class Fields(NamedTuple):
@@ -131,8 +133,11 @@ def pack_shape(mask: Fields, first: int, lone: tuple[Fields, Target] | None = No
     return mask.pack() + only.pack() + target.pack() + _SHAPE.pack(lone is not None, first, 1)
 
 
-def pack_match(shape: int, fields: Fields) -> bytes:
-    return fields.pack() + _MATCH.pack(shape)
+def pack_match(shape: int, fields: Fields, target: Target) -> tuple[bytes, bytes]:
+    """An entry of `matches`: its key and itself."""
+    packed = fields.pack()
+    number = shape + sum(word * factor for word, factor in zip(_WORDS.unpack(packed), _FACTORS))
+    return KEY.pack(number & (1 << 64) - 1), packed + _MATCH.pack(shape) + target.pack()
 
 
 def unpack_chooser(data: bytes) -> Chooser:

@@ -13,12 +13,14 @@ import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 
+from ..errors import TestbedError
 from . import program, syscall
-from .layout import INDEX, MATCH_SIZE, MOST_SHAPES, SHAPE_SIZE, TARGET_SIZE, Fields, Target, pack_match, pack_shape
+from .layout import INDEX, KEY, MATCH_SIZE, MOST_SHAPES, SHAPE_SIZE, Fields, Target, pack_match, pack_shape
 from .rules import RULES, STATES, RulesDomain
 
 LEAVING, ARRIVING = "classifier", "ingress"  # sections of the program
-NAME = "impair.testbed:"  # and a hash of everything that the program is made of
+ALONE = "_alone"  # and this: the same, but what it lets pass no filter of clsact sees
+NAME, DIGITS = "imp_", 11  # and of a hash of everything that the program is made of (tcx.py has it, too)
 
 
 class Lookup:
@@ -38,16 +40,18 @@ class Lookup:
             found.setdefault(place, []).append((fields, target))
         lone = {place: some[0] for place, some in found.items() if len(some) == 1}
         self._shapes = [pack_shape(mask, first, lone.get(place)) for place, (mask, first) in enumerate(shapes)]
-        hashed = ((place, *match) for place, some in found.items() if place not in lone for match in some)
-        self._matches = [(pack_match(place, fields), target.pack()) for place, fields, target in hashed]
+        hashed = [(place, *match) for place, some in found.items() if place not in lone for match in some]
+        self._matches = dict(pack_match(*one) for one in hashed)
+        if len(self._matches) < len(hashed):  # once in 2^64 pairs of them
+            raise TestbedError("two matches of an interface have the same key in a BPF program; write one differently")
 
     @cached_property
     def name(self) -> str:
         """The same for what is the same."""
         digest = hashlib.sha256(self._code + self._section.encode())
-        for part in (*self._shapes, b"", *(part for match in self._matches for part in match)):
+        for part in (*self._shapes, b"", *(part for match in self._matches.items() for part in match)):
             digest.update(part)
-        return NAME + digest.hexdigest()[:16]
+        return NAME + digest.hexdigest()[:DIGITS]
 
     def load(self, rules: RulesDomain) -> int:
         """A descriptor of the program. Raises StepFailed, with the verifier's last lines where it refuses."""
@@ -55,8 +59,8 @@ class Lookup:
         shapes = syscall.create_map(syscall.ARRAY, INDEX.size, SHAPE_SIZE, MOST_SHAPES, name="shapes")
         for place, shape in enumerate(self._shapes):
             syscall.update(shapes, INDEX.pack(place), shape)
-        matches = syscall.create_map(syscall.HASH, MATCH_SIZE, TARGET_SIZE, max(len(self._matches), 1), name="matches")
-        for key, target in self._matches:
-            syscall.update(matches, key, target)
+        matches = syscall.create_map(syscall.HASH, KEY.size, MATCH_SIZE, max(len(self._matches), 1), name="matches")
+        for key, match in self._matches.items():
+            syscall.update(matches, key, match)
         given = {"shapes": shapes, "matches": matches, RULES: maps.rules, STATES: maps.states}
-        return program.load(self._code, self._section, given, "impair.o").descriptor
+        return program.load(self._code, self._section, given, "impair.o", name=self.name).descriptor

@@ -61,14 +61,16 @@ def create(definition: MapDefinition) -> int:
     return made
 
 
-def load(data: bytes, section: str, maps: Mapping[str, int], file: str, function: str = "") -> Program:
-    """Load the program of a section for a classifier. `maps`: a descriptor for each map that it uses.
+def load(data: bytes, section: str, maps: Mapping[str, int], file: str, function: str = "", name: str = "") -> Program:
+    """Load the program of a section for a classifier. `maps`: a descriptor for each map that it uses; `name`: what
+    the kernel is to call it, if not as its function.
 
     Sections of global variables become maps by themselves where `maps` has none. `function` is needed where a section
     has several programs; `file` is what errors call the object. Raises BadObject, StepFailed, MissingCapability.
     """
     made = read(data, file)
     code = link(made, section, function)
+    code = code._replace(name=name or code.name)
     held: dict[str, int] = dict(maps)
     own: list[int] = []
     try:

@@ -114,16 +114,18 @@ def ends(
     programs = {}
     ids = hooks.programs(rtnetlink)
     if wanted.tables or ids or pinned:
-        from ..bpf.lookups import ARRIVING, LEAVING, Lookup
+        from ..bpf.lookups import ALONE, ARRIVING, LEAVING, Lookup
         from ..bpf.rules import RulesDomain
 
         domain = RulesDomain(ids)
         rules = [Target(domain, wanted.rules)]
         for device, table in wanted.tables.items():
             section = ARRIVING if node.IFB_NAME.fullmatch(device) else LEAVING
-            lookup = Lookup(table.shapes, table.matches, code, section)
-            programs[device] = at_ends.Program(lookup.name, partial(lookup.load, domain))
-    hooked = at_ends.targets(rtnetlink, asked, parts.feeds, programs, parts.indices, kind)
+            both = [Lookup(table.shapes, table.matches, code, section + variant) for variant in ("", ALONE)]
+            loads = {one.name: partial(one.load, domain) for one in both}
+            programs[device] = at_ends.Program(both[0].name, both[1].name, loads)
+    has_tcx = facts is not None and facts.can("bpf.tcx")
+    hooked = at_ends.targets(rtnetlink, asked, parts.feeds, programs, parts.indices, kind, has_tcx)
     return Ends(rules, parts.made, hooked)
 
 

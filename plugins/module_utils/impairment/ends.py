@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..converge import Target
 from ..netlink import Socket
-from ..tc.hooks import Hook, HooksDomain, Load, left
+from ..tc.hooks import Hook, HooksDomain, left
+from ..tc.leaving import Load, Standing
 from .model import Interface
 
 
 class Program(NamedTuple):
-    """A program by its name, and how to load it."""
+    """A program and its mover (tc/leaving.py) by their names, and how to load them."""
 
     name: str
-    load: Callable[[], int]
+    mover: str
+    loads: Mapping[str, Load]
 
 
 def targets(
@@ -28,6 +30,7 @@ def targets(
     programs: Mapping[str, Program],
     indices: Mapping[str, int],
     kind: str,
+    has_tcx: bool,
 ) -> list[Target]:
     """Targets for all interfaces that have, or had, something of ours there.
 
@@ -39,15 +42,18 @@ def targets(
     standing: list[HooksDomain] = []
     wanted: list[Hook] = []
     for device in dict.fromkeys((*programs, *feeds)):
-        program = programs.get(device)
-        known: dict[str, Load] = {program.name: program.load} if program else {}
-        domain = HooksDomain(rtnetlink, device, paths.get(device, "interface"), indices.get(device, 0), known)
+        program = programs.get(device, Program("", "", {}))
+        path, index = paths.get(device, "interface"), indices.get(device, 0)
+        domain = HooksDomain(rtnetlink, device, path, index, program.loads, program.mover)
         if device in feeds:
             domain.claim()
-        if program:
+        at_tcx = has_tcx and not domain.is_behind()
+        if program.name and not at_tcx:
             domain.claim_egress()
         standing.append(domain)
-        wanted.append(Hook(kind, feeds.get(device, 0), program.name if program else ""))
+        places = Standing(tcx=program.name) if at_tcx else Standing(program.name)
+        takes_qdisc = device in feeds or places.filter
+        wanted.append(Hook(kind if takes_qdisc else domain.before().kind, feeds.get(device, 0), places))
     names = {domain.interface for domain in standing}
     leaving = [domain for domain in left(rtnetlink) if domain.interface not in names]
     return [*map(Target, standing, wanted), *(Target(domain, domain.before()) for domain in leaving)]

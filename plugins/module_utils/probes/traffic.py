@@ -112,7 +112,7 @@ def probe(kernel: nl.Socket) -> dict[str, Finding]:
     found["netem.child"] = _child(kernel, index, found["qdisc.netem"])
     found |= _filters(kernel, index, found["qdisc.htb"])
     found |= {f"action.{name}": _action(kernel, *row) for name, row in ACTIONS.items()}
-    found["bpf.program"] = programs.probe(found["filter.bpf"])
+    found |= programs.probe(index, found["filter.bpf"])
     return found
 
 
