@@ -12,6 +12,7 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +108,40 @@ def test_pause_tells_how_to_get_in_and_ends_the_lab() -> None:
     assert f"{TESTBED} --lab {lab.name} enter h2" in done.stdout.replace("\n", " ")
     wait_for(lambda: not processes(lab))
     assert not lab.run_dir.exists()
+
+
+MUNET = """version: 1
+topology:
+  networks-autonumber: true
+  networks:
+    - name: net0
+    - name: lan
+      ip: 10.7.0.0/16
+  nodes:
+    - name: a
+      connections: [net0]
+    - name: r
+      connections: [net0, {to: lan, name: inner}]
+    - {name: b, connections: [lan], cmd: sleep 5}
+    - {name: c, connections: [{to: lan, ip: 10.7.9.9/16, delay: 2000}]}
+"""
+
+
+def test_a_topology_of_munet_becomes_a_lab(tmp_path: Path) -> None:
+    """Three on one network too; what it says beyond is told."""
+    said = tmp_path / "munet.yaml"
+    said.write_text(MUNET)
+    inventory = tmp_path / "taken"
+    argv = ["ansible-playbook", "playbooks/lab_import.yml", "-e", f"munet={said}", "-e", f"inventory={inventory}"]
+    told = run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv]).stdout
+    assert "nodes.b.cmd" in told
+    lab = Lab(f"munettest-{os.getpid()}", base=str(inventory))
+    try:
+        lab.playbook("lab_up")
+        for node, address in (("a", "10.0.0.2"), ("b", "10.7.9.9"), ("b", "10.7.0.2"), ("c", "10.7.0.3")):
+            assert " 0% packet loss" in lab.enter(node, ["ping", "-c", "1", "-w", "20", address]).stdout
+        assert "b | SUCCESS" in lab.module("b", "ansible.builtin.ping").stdout
+        variables = run(["ansible-inventory", "-i", str(inventory), "--host", "c"]).stdout
+        assert "2000us" in variables
+    finally:
+        lab.playbook("lab_down")

@@ -105,9 +105,11 @@ def windows(directory: Path, names: Sequence[str]) -> None:
     """A window of tmux for each node. Raises TestbedError where there is no tmux around."""
     if not os.environ.get("TMUX"):
         raise TestbedError("there is no tmux around: start `tmux`, and `testbed windows` in it")
+    program = os.environ.get("TESTBED", "testbed")
+    program = os.path.abspath(program) if "/" in program else program
     for node in names or nodes(directory):
         folder(directory, node)
-        words = [sys.executable, sys.argv[0], "--dir", str(directory), "enter", node]
+        words = [program, "--dir", str(directory), "enter", node]
         argv = ["tmux", "new-window", "-d", "-n", node, shlex.join(words)]
         made = programs.run(argv)
         if made.returncode != 0:
