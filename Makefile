@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-long kernel bench fidelity build lock clean
+.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-long test-usb kernel bench fidelity build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ test: prepared ## everything that can be tested on one machine: eleven minutes o
 
 test-long: prepared ## thousands of random trees, and other kernels; about ten minutes, once as many for `make kernel`
 	@scripts/stages kernel long
+
+test-usb: prepared ## what of `make test` is about USB, alone: nodes under QEMU, four minutes
+	@scripts/stages usb
 
 kernel: prepared ## the lab's own kernel, in which time can travel, and what it can do; minutes, once
 	@scripts/stages kernel

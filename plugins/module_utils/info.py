@@ -19,6 +19,7 @@ from .chains.domain import owned
 from .chains.variants import FAMILIES, choose
 from .errors import MissingCapability
 from .programs import find, run
+from .usb import drivers
 
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO = 1, 3, 4, 10, 18  # linux/if_link.h
 _IFF_UP = 1
@@ -30,7 +31,7 @@ _VERSIONS = {"iproute2": ("tc", "-V"), "iptables": ("iptables", "-V"), "ebtables
 def node(capabilities: Mapping[str, bool | str]) -> dict[str, Any]:
     """Everything at once; nothing is written."""
     return {
-        "capabilities": dict(capabilities),
+        "capabilities": {**capabilities, **drivers.capabilities()},
         "interfaces": interfaces(),
         "rules": rules(),
         "owned": [line for domain in owned(capabilities) for line in domain.describe(domain.observe())],

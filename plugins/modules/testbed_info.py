@@ -42,7 +42,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 capabilities:
-  description: By name, true or what is missing (the kernel option or program, and what the kernel said).
+  description:
+    - By name, true or what is missing (the kernel option or program, and what the kernel said).
+    - Those of USB, such as V(usb.usbmon), tell whether the kernel has the driver or a module of it; none is loaded by asking.
   returned: always
   type: dict
   sample:
