@@ -11,8 +11,8 @@ version_added: 0.1.0
 author:
   - impair.testbed contributors (@impair-testbed)
 description:
-  - Puts what M(impair.testbed.triage) measured beside what lines of 1 to 100 Gbit/s carry, and beside the figures of the source.
-positional: sizes
+  - Puts what M(impair.testbed.triage) measured beside what lines of 1 to 100 Gbit/s carry, and beside the figures of others.
+positional: sizes, others
 options:
   _input:
     description: Runs, each with C(nodes), C(cpus) and C(modes).
@@ -24,12 +24,16 @@ options:
     type: list
     elements: int
     required: true
+  others:
+    description: Columns of figures, each a mapping of modes to texts.
+    type: dict
+    required: true
 """
 
 EXAMPLES = r"""
 - name: What was measured
   ansible.builtin.debug:
-    msg: "{{ runs | impair.testbed.triage_tables([64, 1500]) }}"
+    msg: "{{ runs | impair.testbed.triage_tables([64, 1500], {}) }}"
 """
 
 RETURN = r"""

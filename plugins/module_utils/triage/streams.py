@@ -19,6 +19,7 @@ from ..programs import run
 UDP_HEADERS = 28  # bytes: IPv4 and UDP
 LEAST = UDP_HEADERS + 16  # iperf3 numbers its packets, and says when they were sent
 MORE = 30  # seconds that a run may take beyond the asked ones
+ATTEMPTS = 3  # a path that is full may break the connection that controls a run
 BUSY = 20  # seconds that a server may still be busy with a run that broke off
 
 
@@ -41,11 +42,14 @@ def measure(address: str, sizes: Sequence[int], seconds: int) -> dict[str, Any]:
 
 
 def _attempt(found: dict[str, Any], what: str, action: Callable[[], Any]) -> Any:
-    try:
-        return action()
-    except StepFailed as error:
-        found["failed"][what] = error.reason
-        return None
+    reason = ""
+    for _number in range(ATTEMPTS):
+        try:
+            return action()
+        except StepFailed as error:
+            reason = error.reason
+    found["failed"][what] = reason
+    return None
 
 
 def round_trip(address: str) -> float:

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tables of a triage: what was measured beside what the lines could carry, and beside the figures of the source."""
+"""The tables of a triage: what was measured beside what lines could carry, and beside the figures of somebody else."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ from typing import Any
 
 OVERHEAD = 14 + 4 + 8 + 12  # bytes of Ethernet around an IP packet: header, check, preamble, gap
 LINES = (1, 10, 40, 100)  # Gbit/s
-NAMES = {"routed": "routed", "tunnel": "IPsec", "iptfs": "IP-TFS"}
-
-# "Performance Triaging" of the notes that IP-TFS was developed with: iperf bidir, Mbit/s, over three network cards.
-SOURCE = {
-    "source, emulated, 1 CPU": {"routed": "2000", "tunnel": "120", "iptfs": "2"},
-    "KVM, 1 CPU": {"routed": "9400", "tunnel": "920", "iptfs": "2"},
-    "KVM, 4 sockets": {"routed": "9400", "tunnel": "7200", "iptfs": "0.7-3.87"},
-}
+NAMES = {"plain": "plain", "routed": "routed", "tunnel": "IPsec", "iptfs": "IP-TFS"}
 
 
 def packets_per_second(size: int, gigabits: int) -> int:
@@ -30,10 +23,13 @@ def nanoseconds(size: int, gigabits: int) -> int:
     return 8 * (size + OVERHEAD) // gigabits
 
 
-def tables(runs: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> list[str]:
-    """Lines of text. A run is one set of routers: `nodes` and `cpus` name it, `modes` has what was measured."""
-    lines = ["Mbit/s through the chain by iperf3, as received; the source's columns are its `iperf bidir`", ""]
-    lines += _columns([("routers", "path", "ping ms", "one way", "both ways", *SOURCE), *_streams(runs)])
+Figures = Mapping[str, Mapping[str, str]]  # a column of somebody else's: its head, and what it says of each mode
+
+
+def tables(runs: Sequence[Mapping[str, Any]], sizes: Sequence[int], others: Figures) -> list[str]:
+    """Lines of text. A run is one path: `nodes` and `cpus` name it, `modes` has what was measured."""
+    lines = ["Mbit/s by iperf3, as received", ""]
+    lines += _columns([("by", "path", "ping ms", "one way", "both ways", *others), *_streams(runs, others)])
     for run in runs:
         lines += ["", f"IP packets per second, and the time of one: what lines carry, and {_place(run)}", ""]
         names = [NAMES[mode] for mode in run["modes"]]
@@ -46,14 +42,14 @@ def _place(run: Mapping[str, Any]) -> str:
     return f"{run['nodes']}, {run['cpus']} CPU"
 
 
-def _streams(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def _streams(runs: Sequence[Mapping[str, Any]], others: Figures) -> list[tuple[str, ...]]:
     rows = []
     for run in runs:
         for mode, found in run["modes"].items():
             both = found.get("both_ways")
             ways = " + ".join(map(_number, both)) if both else "-"
             shown = (_number(found.get("rtt")), _number(found.get("one_way")), ways)
-            rows.append((_place(run), NAMES[mode], *shown, *(figures[mode] for figures in SOURCE.values())))
+            rows.append((_place(run), NAMES[mode], *shown, *(figures.get(mode, "-") for figures in others.values())))
     return rows
 
 
