@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-long test-usb kernel bench fidelity build lock clean
+.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-boards test-long test-usb kernel bench fidelity build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ integration: prepared ## tests against real kernels: network namespaces and the 
 
 test: prepared ## everything that can be tested on one machine: eleven minutes on two cores
 	@scripts/stages lint sanity molecule tests
+
+test-boards: prepared ## emulated boards alone: what of `make test` starts them
+	@scripts/stages boards
 
 test-long: prepared ## thousands of random trees, and other kernels; about ten minutes, once as many for `make kernel`
 	@scripts/stages kernel long
