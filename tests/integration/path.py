@@ -8,6 +8,7 @@ s: s0 ── n0 :n: n1 ── r0 :r
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -121,12 +122,20 @@ def numbered(frames: Sequence[Frame], port: int) -> list[int]:
     return found
 
 
-def send(made: Path, count: int, port: int, end: str = "s", family: int = 4, first: int = 0) -> None:
-    """Numbered UDP packets from one end to the other, as fast as they go; a veth holds none back."""
+def send(
+    made: Path, count: int, port: int, end: str = "s", family: int = 4, first: int = 0, processor: int = 0
+) -> None:
+    """Numbered UDP packets from one end to the other, as fast as they go; a veth holds none back.
+
+    From one processor, whichever the number means: after a move to another they could overtake those before.
+    """
     other = "r" if end == "s" else "s"
     with inside(made.place(end)):
         sender = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processors[processor % len(processors)]})
     with sender:
         to = (made.address(other, family), port)
         for number in range(first, first + count):
             sender.sendto(struct.pack("!I", number) + bytes(18), to)
+    os.sched_setaffinity(0, processors)

@@ -137,7 +137,7 @@ def _together(made: Path, ports: Sequence[int]) -> list[list[int]]:
     """What is missing of each port's packets, sent by processes of their own."""
     capture = Capture(made.r, "r0")
     try:
-        children = [_child(partial(send, made, COUNT, port)) for port in ports]
+        children = [_child(partial(send, made, COUNT, port, processor=n)) for n, port in enumerate(ports)]
         assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * len(ports)
         frames = capture.frames()
     finally:

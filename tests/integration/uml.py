@@ -26,14 +26,15 @@ INIT = """#!/bin/sh
 export PATH={path}:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run/tmp PYTHONDONTWRITEBYTECODE=1
 export HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run; mkdir -p /run/tmp /run/out
-mount -t tmpfs tmpfs /mnt; mount -t hostfs -o {folder} none /run/out
+mount {out} /run/out
 {modules}ip link set lo up
 cd {root} && {command} >/run/out/output 2>&1
 echo $? >/run/out/code
 sync
 echo o >/proc/sysrq-trigger; read -r never
 """
-MODULES = """# The machine may lack /lib/modules, and its files cannot be written: an overlay holds the mount point.
+MODULES = """mount -t tmpfs tmpfs /mnt
+# The machine may lack /lib/modules, and its files cannot be written: an overlay holds the mount point.
 insmod /usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko; mkdir -p /run/overlay/upper /run/overlay/work
 mount -t overlay -o lowerdir=/usr/lib,upperdir=/run/overlay/upper,workdir=/run/overlay/work overlay /usr/lib
 mkdir -p /usr/lib/modules; mount --bind /usr/lib/uml/modules /usr/lib/modules
@@ -82,8 +83,8 @@ def run_inside(argv: Sequence[str], folder: Path, seconds: float, kernel: Kernel
     init.write_text(
         INIT.format(
             path=Path(sys.executable).parent,
-            folder=folder,
-            modules="" if kernel.program else MODULES,
+            out=f"-t hostfs -o {folder} none",
+            modules="mount -t tmpfs tmpfs /mnt\n" if kernel.program else MODULES,
             root=ROOT,
             command=shlex.join(argv),
         ),
