@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""200 times detached in the middle of writing."""
+"""200 times detached in the middle of writing; a client whose power fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.usb import UsbLab
+from tests.integration.usb import CLIENT, UsbLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 CYCLES = 200
@@ -33,3 +33,11 @@ def test_nothing_synced_is_lost_and_no_port_stays_taken(usb: UsbLab) -> None:
     usb.exchange()
     assert len(usb.ports()) == 1
     assert usb.trouble() == ""
+
+
+def test_it_comes_back_after_a_restart_of_the_client(usb: UsbLab) -> None:
+    """The server hears nothing of it: it frees the device by itself."""
+    usb.attached()
+    usb.restart(CLIENT)
+    usb.attached()
+    usb.exchange()

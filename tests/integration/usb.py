@@ -297,7 +297,7 @@ class UsbLab(Lab):
             found[name] = Counted(int(counts[1]), int(counts[2]))
         return found
 
-    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
