@@ -49,11 +49,16 @@ def read_only(folder: str) -> None:
     mount("", folder, "", MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 
+def privileged() -> bool:
+    """Whether we are the host's root: in a user's own namespace its files are nobody's."""
+    return os.stat("/etc").st_uid == 0
+
+
 def own_files(name: str) -> None:
     mount("run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
     for folder in ("lock", "network", "netns"):
         os.makedirs(f"/run/{folder}")
-    if os.access("/etc", os.W_OK) and os.stat("/etc").st_uid == 0:
+    if privileged():
         os.mkdir(KEPT, 0o700)
         overlay("/etc")
         overlay("/var")
@@ -68,7 +73,7 @@ def own_files(name: str) -> None:
 def own_kernel_views() -> None:
     """What shows this network namespace and these processes; /sys/fs/bpf would be hidden by a bare /sys."""
     mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    if os.path.isdir("/sys/fs/bpf"):
+    if privileged() and os.path.isdir("/sys/fs/bpf"):  # EPERM in a user's own namespace (kernel/bpf/inode.c)
         mount("bpf", "/sys/fs/bpf", "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
