@@ -44,7 +44,7 @@ options:
   nodes:
     description:
       - The nodes, each with C(name) and C(kind), which is V(uml) (User-Mode Linux), V(qemu) (a virtual machine) or V(netns)
-        (namespaces of this machine).
+        (namespaces of this machine), or V(real), for which nothing is started.
       - Optional are C(memory) in MiB, C(interfaces) as in C(node_interfaces), C(routes) as in C(node_routes), and C(router),
         which says whether the node forwards packets.
       - Nodes of kind V(uml) may have C(kernel), which is V(built) (of C(make kernel)) or a path; nodes of kind V(qemu) C(cpus).
@@ -53,7 +53,8 @@ options:
     default: []
   links:
     description:
-      - The links as in C(lab_links), each with C(name), and C(ends) of C(node) and C(interface).
+      - The links as in C(lab_links), each with C(name), and C(ends) of C(node) and C(interface). That of a node of kind V(real)
+        has C(port), the interface of this machine that a cable joins to it.
       - Optional are C(mtu) in bytes and C(kind), which is V(socket), V(veth) or V(tap). Those of kind V(tap) may have more than
         two ends.
     type: list

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.labs import host, keeper_of, processes, recap, wait_for
-from tests.integration.places import Lab
+from tests.integration.labs import entered, held, host, processes, recap, wait_for
+from tests.integration.places import Lab, Netns, run
 
 NODES = ("h1", "r1", "r2", "h2")
 NETNS = ("lab_node_kind=netns",)
@@ -42,12 +43,6 @@ def test_packets_pass_two_routers_by_computed_addresses(chain: Lab) -> None:
     found = {link["ifname"]: {a["local"] for a in link["addr_info"] if a["scope"] == "global"} for link in shown}
     assert found == {"lo": set(), "eth0": {"10.0.0.2", "fd00:10::2"}, "eth1": {"10.0.1.2", "fd00:10:0:1::2"}}
     assert chain.enter("h1", ["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout == "0\n"
-
-
-def test_a_second_lab_up_changes_nothing(chain: Lab) -> None:
-    before = pids(chain), keeper_of(chain)
-    assert recap(chain.playbook("lab_up").stdout)["changed"] == 0
-    assert (pids(chain), keeper_of(chain)) == before
 
 
 def test_ansible_works_inside_and_what_it_writes_stays_there(chain: Lab, tmp_path: Path) -> None:
@@ -121,26 +116,58 @@ def test_site_drops_exactly_each_fifth_on_the_routers_link(chain: Lab, tmp_path:
     assert "eth1" not in " ".join(now - known)
 
 
-def test_two_labs_with_the_same_addresses_do_not_meet(chain: Lab) -> None:
+def test_two_labs_with_the_same_addresses_do_not_meet_and_nothing_is_left_of_the_second(chain: Lab) -> None:
+    """Also of what was started inside and never ended."""
+    before = host()
     other = Lab(f"{chain.name}b", base=chain.base, extra=NETNS)
+    ping = ["ping", "-c", "2", "-i", "0.1", "-W", "1", "10.0.2.4"]
+    with contextlib.ExitStack() as stack:
+        try:
+            other.playbook("lab_up")
+            spaces = stack.enter_context(held(other))
+            assert len([space for space in spaces if space.startswith("net:")]) == 1 + len(NODES)
+            other.enter("h2", ["ip", "link", "set", "eth0", "down"])
+            other.enter("h1", ["sh", "-c", "setsid sleep 4712 >/dev/null 2>&1 </dev/null &"])
+            assert " 0 received" in other.enter("h1", ping, check=False).stdout
+            assert " 0% packet loss" in chain.enter("h1", ping).stdout
+            macs = {lab.name: lab.enter("h1", ["cat", "/sys/class/net/eth0/address"]).stdout for lab in (chain, other)}
+            assert macs[chain.name] != macs[other.name]
+        finally:
+            assert recap(other.playbook("lab_down").stdout)["changed"] == 1
+        wait_for(lambda: not processes(other))
+        wait_for(lambda: spaces.isdisjoint(entered()))
+    assert not other.run_dir.exists()
+    assert "sleep 4712 " not in running()
+    assert host() == before
+    assert " 0% packet loss" in chain.enter("h1", ping).stdout
+
+
+@pytest.fixture
+def outside() -> Iterator[Netns]:
+    """A machine outside, and the cable from it: `device` is this machine's port, `peer` is its interface."""
+    made = Netns(f"far-{os.getpid()}", f"port{os.getpid()}", "eth0")
+    run(["ip", "netns", "add", made.name])
     try:
-        other.playbook("lab_up")
-        other.enter("h2", ["ip", "link", "set", "eth0", "down"])
-        lost = other.enter("h1", ["ping", "-c", "2", "-i", "0.1", "-W", "1", "10.0.2.4"], check=False).stdout
-        assert " 0 received" in lost
-        assert " 0% packet loss" in chain.enter("h1", ["ping", "-c", "2", "-i", "0.1", "10.0.2.4"]).stdout
-        macs = {lab.name: lab.enter("h1", ["cat", "/sys/class/net/eth0/address"]).stdout for lab in (chain, other)}
-        assert macs[chain.name] != macs[other.name]
+        run(["ip", "link", "add", "name", made.device, "type", "veth", "peer", "name", made.peer, "netns", made.name])
+        made.run(["ip", "address", "add", "198.51.100.9/24", "dev", made.peer])
+        made.run(["ip", "link", "set", made.peer, "up"])
+        yield made
     finally:
-        other.playbook("lab_down")
-    assert " 0% packet loss" in chain.enter("h1", ["ping", "-c", "2", "-i", "0.1", "10.0.2.4"]).stdout
+        run(["ip", "netns", "delete", made.name])
 
 
-def test_mtu_and_given_addresses_and_routes(tmp_path: Path) -> None:
-    """Nothing computed: everything of the inventory as it is written there, with a jumbo link in the middle."""
+def test_given_addresses_routes_and_mtu_and_a_port_to_a_real_node(outside: Netns, tmp_path: Path) -> None:
+    """Nothing computed: left — mid — right with a jumbo link, and at mid a port of this machine, which comes back."""
     links = [
         {"name": "a", "ends": [{"node": "left", "interface": "t0"}, {"node": "mid", "interface": "up"}]},
         {"name": "b", "mtu": 9000, "ends": [{"node": "mid", "interface": "b"}, {"node": "right", "interface": "x"}]},
+        {
+            "name": "cable",
+            "ends": [
+                {"node": "mid", "interface": "eth0"},
+                {"node": "far", "interface": "eth0", "port": outside.device},
+            ],
+        },
     ]
     hosts = {
         "left": {"node_interfaces": [{"name": "t0", "address": "192.0.2.1/25", "gateway": "192.0.2.2"}]},
@@ -148,47 +175,37 @@ def test_mtu_and_given_addresses_and_routes(tmp_path: Path) -> None:
             "node_interfaces": [
                 {"name": "up", "address": "192.0.2.2/25"},
                 {"name": "b", "address": "192.0.2.129/26", "addresses": ["2001:db8::1/64"]},
+                {"name": "eth0", "address": "198.51.100.1/24"},
             ]
         },
         "right": {
             "node_interfaces": [{"name": "x", "address": "192.0.2.130/26", "addresses": ["2001:db8::2/64"]}],
             "node_routes": [{"to": "192.0.2.0/25", "via": "192.0.2.129"}],
         },
+        "far": {"lab_node_kind": "real", "node_interfaces": [{"name": "eth0", "address": "198.51.100.9/24"}]},
     }
     common = {"lab_node_kind": "netns", "lab_links": links, "lab_routers": ["mid"]}
     inventory = tmp_path / "own.yml"
     inventory.write_text(json.dumps({"testbed": {"hosts": hosts, "vars": common}}))
-    lab = Lab(f"mtutest-{os.getpid()}", base=str(inventory))
+    lab = Lab(f"giventest-{os.getpid()}", base=str(inventory))
+    run(["ip", "address", "add", "203.0.113.1/32", "dev", outside.device])
+    refused = lab.playbook("lab_up", check=False).stdout
+    assert "lab_links[2].ends[1].port" in refused and "uses it, as 203.0.113.1" in refused
+    run(["ip", "address", "flush", "dev", outside.device])
     try:
         lab.playbook("lab_up")
-        assert " 0% packet loss" in lab.enter("left", ["ping", "-c", "1", "-w", "10", "192.0.2.130"]).stdout
-        big = ["ping", "-c", "1", "-w", "10", "-M", "do", "-s", "8972"]
-        assert " 0% packet loss" in lab.enter("mid", [*big, "192.0.2.130"]).stdout
-        assert " 0% packet loss" in lab.enter("mid", ["ping", "-c", "1", "-w", "10", "2001:db8::2"]).stdout
+        one, big = ["ping", "-c", "1", "-w", "20"], ["ping", "-c", "1", "-w", "20", "-M", "do", "-s", "8972"]
+        for node, argv in (
+            ("left", [*one, "192.0.2.130"]),
+            ("mid", [*big, "192.0.2.130"]),
+            ("mid", [*one, "2001:db8::2"]),
+            ("mid", [*one, "198.51.100.9"]),
+        ):
+            assert " 0% packet loss" in lab.enter(node, argv).stdout
         assert lab.enter("left", [*big, "192.0.2.2"], check=False).returncode != 0
+        assert run(["ip", "link", "show", "dev", outside.device], check=False).returncode != 0
+        assert recap(lab.playbook("lab_up").stdout)["changed"] == 0
     finally:
         lab.playbook("lab_down")
-
-
-def test_nothing_is_left_by_the_last_one(chain: Lab) -> None:
-    """Also of what was started inside and never ended."""
-    before = host()
-    last = Lab(f"{chain.name}z", base=chain.base, extra=NETNS)
-    last.playbook("lab_up")
-    spaces = {os.readlink(f"/proc/{pid.strip()}/ns/{kind}") for pid in pids(last).values() for kind in ("net", "pid")}
-    assert len(spaces) == 2 * len(NODES)
-    last.module("h1", "ansible.builtin.shell", "setsid sleep 4712 >/dev/null 2>&1 </dev/null &")
-    assert recap(last.playbook("lab_down").stdout)["changed"] == 1
-    wait_for(lambda: not processes(last))
-    assert not last.run_dir.exists()
-    assert "sleep 4712 " not in running()
-    assert host() == before
-    held = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                held |= {os.readlink(entry / "ns" / "net"), os.readlink(entry / "ns" / "pid")}
-            except OSError:
-                continue
-    assert spaces.isdisjoint(held)
-    assert recap(last.playbook("lab_down").stdout)["changed"] == 0
+    back = json.loads(run(["ip", "-j", "-d", "link", "show", "dev", outside.device]).stdout)[0]
+    assert "master" not in back and "UP" not in back["flags"]

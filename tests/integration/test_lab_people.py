@@ -135,13 +135,11 @@ def test_a_topology_of_munet_becomes_a_lab(tmp_path: Path) -> None:
     argv = ["ansible-playbook", "playbooks/lab_import.yml", "-e", f"munet={said}", "-e", f"inventory={inventory}"]
     told = run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv]).stdout
     assert "nodes.b.cmd" in told
+    assert "delay: 2000us" in (inventory / "hosts.yml").read_text()
     lab = Lab(f"munettest-{os.getpid()}", base=str(inventory))
     try:
         lab.playbook("lab_up")
         for node, address in (("a", "10.0.0.2"), ("b", "10.7.9.9"), ("b", "10.7.0.2"), ("c", "10.7.0.3")):
             assert " 0% packet loss" in lab.enter(node, ["ping", "-c", "1", "-w", "20", address]).stdout
-        assert "b | SUCCESS" in lab.module("b", "ansible.builtin.ping").stdout
-        variables = run(["ansible-inventory", "-i", str(inventory), "--host", "c"]).stdout
-        assert "2000us" in variables
     finally:
         lab.playbook("lab_down")

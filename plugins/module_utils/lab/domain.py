@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .. import programs
 from ..converge import Step
 from ..errors import StepFailed
 from . import access, control, links, model
@@ -107,6 +109,8 @@ class LabDomain:
         if link.kind == "socket":
             return f"wire {link.name}" in alive
         # A node on the host's kernel takes its ends of links with it; one that died has no interfaces here.
+        if not set(links.ports_of(link)) <= set(access.interfaces(control.recorded(self.directory) or 0)):
+            return False
         live = [end for end in link.ends if end.node in inside or self._live(end.node)]
         return all(end.interface in inside.get(end.node, ()) for end in live)
 
@@ -200,15 +204,31 @@ class LabDomain:
         access.make_directory(self.directory)
         access.make_key(self.directory)
 
+    def _take(self, port: str) -> None:
+        """Move one of this machine's interfaces into the lab's namespace."""
+        keeper = control.recorded(self.directory) or 0
+        if port not in access.interfaces(keeper):
+            _must(["ip", "link", "set", "dev", port, "netns", str(keeper)])
+
+    def _give_back(self, *wanted: Link) -> None:
+        """Ports to where they came from: where we are. The kernel itself would only save hardware, to its first one."""
+        keeper = control.recorded(self.directory) or 0
+        held = access.interfaces(keeper)
+        for port in [port for link in wanted for port in links.ports_of(link) if port in held]:
+            ip = ["nsenter", f"--net=/proc/{keeper}/ns/net", "ip", "link", "set", "dev", port]
+            _must([*ip, "nomaster", "down"])
+            _must([*ip, "netns", str(os.getpid())])
+
     def _do_start(self) -> None:
-        control.end(self.directory)  # one whose program is not this version's
+        self._do_end()  # one whose program is not this version's
         control.start(self.directory)
 
     def _do_end(self) -> None:
+        self._give_back(*access.read_links(self.directory))
         control.end(self.directory)
 
     def _do_remove(self) -> None:
-        control.end(self.directory)
+        self._do_end()
         access.remove_directory(self.directory)
 
     def _do_delete(self, name: str) -> None:
@@ -224,6 +244,8 @@ class LabDomain:
             ask("stop", name=f"node {name}")
 
     def _link(self, wanted: Sequence[Link]) -> None:
+        for port in [port for link in wanted for port in links.ports_of(link)]:
+            self._take(port)
         requests = [links.link_request(link, self._inside(link, wait=True)) for link in wanted]
         with control.session(self.directory) as ask:
             ask("link", links=requests)
@@ -232,6 +254,7 @@ class LabDomain:
     def _do_unlink(self, link: Link) -> None:
         with control.session(self.directory) as ask:
             ask("unlink", **links.link_request(link, self._inside(link, wait=False)))
+        self._give_back(link)
         access.write_links(self.directory, [other for other in access.read_links(self.directory) if other != link])
 
     def _inside(self, link: Link, wait: bool) -> list[links.Inside]:
@@ -313,6 +336,12 @@ class LabDomain:
             processes = ask("status")["processes"]
         nodes = {name.removeprefix("node "): p["pid"] for name, p in processes.items() if name.startswith("node ")}
         return {name: self._space(name) or pid for name, pid in nodes.items()}
+
+
+def _must(argv: list[str]) -> None:
+    done = programs.run(argv)
+    if done.returncode != 0:
+        raise StepFailed(" ".join(argv), done.stderr.strip())
 
 
 def _text(link: Link) -> str:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import programs
-from ..errors import MissingCapability
+from ..errors import InvalidInput, MissingCapability
 from .kinds.table import DRIVERS, LIVE
 from .kinds.uml import kernel_path
 from .model import Topology
@@ -47,3 +49,22 @@ def check(topology: Topology, cache: Path) -> None:
         raise MissingCapability(
             f"link {taps[0]} (tap)", f"read and write access to {TUN}", "run as root, or use links of kind socket"
         )
+
+
+def check_ports(topology: Topology, held: Sequence[str]) -> None:
+    """Raise InvalidInput where a port of this machine cannot be given to the lab; `held` are those that it has."""
+    for number, link in enumerate(topology.links):
+        for place, end in enumerate(link.ends):
+            if not end.port or end.port in held:
+                continue
+            path = f"lab_links[{number}].ends[{place}].port"
+            shown = programs.run(["ip", "-j", "address", "show", "dev", end.port])
+            if shown.returncode != 0:
+                raise InvalidInput(path, end.port, "this machine has no such interface")
+            used = [one["local"] for one in json.loads(shown.stdout)[0]["addr_info"] if one["scope"] == "global"]
+            if used:
+                raise InvalidInput(
+                    path, end.port, f"this machine uses it, as {', '.join(used)}; a port is the lab's alone"
+                )
+            if os.geteuid() != 0:
+                raise MissingCapability(f"port {end.port} of link {link.name}", "root", "run the lab as root")

@@ -163,14 +163,15 @@ class Keeper:
                 raise RuntimeError("wire.py did not start; see wires.log")
             time.sleep(0.01)
 
-    def link_tap(self, name: str, ends: list[str], inside: list[dict[str, Any]], mtu: int) -> None:
+    def link_tap(self, name: str, ends: list[str], inside: list[dict[str, Any]], mtu: int, ports: list[str]) -> None:
         """Devices of the lab's namespace on a bridge that passes everything, also what bridges keep.
 
-        A TAP for each node with a kernel of its own; for one on the host's kernel a pair, one end moved into the node.
+        A TAP for each node with a kernel of its own; for one on the host's kernel a pair, one end moved into the node;
+        and ports of the host, which are here by now.
         Between two it does not learn who is where, as a cable does not.
         """
         bridge = bridge_of(ends)
-        learning = "" if len(ends) > 2 else "ageing_time 0"
+        learning = "" if len(ends) + len(ports) > 2 else "ageing_time 0"
         devices = {end: end for end in ends} | {one["id"]: one["id"].replace("veth", "tap") for one in inside}
         size = f"mtu {mtu}" if mtu else ""
         batch = [f"link add name {bridge} type bridge {learning} mcast_snooping 0 group_fwd_mask 65528"]
@@ -178,7 +179,8 @@ class Keeper:
             pair = f"link add name {device} {size} type veth peer name {end} {size}"
             batch.append(f"tuntap add dev {device} mode tap vnet_hdr" if device == end else pair)
             batch.append(f"link set dev {device} master {bridge} txqueuelen 10000 {size}")
-        ip_batch([*batch, *(f"link set dev {interface} up" for interface in (*devices.values(), bridge))])
+        batch += [f"link set dev {port} master {bridge} {size}" for port in ports]
+        ip_batch([*batch, *(f"link set dev {interface} up" for interface in (*devices.values(), *ports, bridge))])
         for one in inside:
             offloads_off(devices[one["id"]])
         move(inside)

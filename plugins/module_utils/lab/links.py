@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ..errors import InvalidInput
-from .model import End, Link, Node, management_addresses
+from .model import REAL, End, Link, Node, management_addresses
 from .values import choice
 
 KINDS = ("socket", "tap", "veth")
@@ -41,6 +41,8 @@ def choose(path: str, asked: object, kinds: Sequence[str], live: Collection[str]
     Raises InvalidInput with a path below `path`.
     """
     inside = [kind in live for kind in kinds]
+    if REAL in kinds and asked is None:
+        return "tap"
     if asked is None:
         if len(kinds) > 2 or any(inside) != all(inside):
             return "tap"
@@ -51,7 +53,7 @@ def choose(path: str, asked: object, kinds: Sequence[str], live: Collection[str]
     listed = " and ".join(kinds)
     if kind == "veth" and not all(inside):
         raise InvalidInput(f"{path}.kind", kind, f"it joins nodes of kind {' or '.join(live)} only, not {listed}")
-    if kind == "socket" and any(inside):
+    if kind == "socket" and (any(inside) or REAL in kinds):
         raise InvalidInput(f"{path}.kind", kind, f"it joins nodes with kernels of their own only, not {listed}")
     return kind
 
@@ -86,10 +88,19 @@ def link_request(link: Link, inside: Sequence[Inside] = ()) -> dict[str, object]
     moved = {one.id: one._asdict() for one in inside}
     ends = []
     for end in link.ends:
+        if end.port:
+            continue
         live = attach(link, end, live=True).id
         ends.append(live if live in moved else attach(link, end).id)
     request: dict[str, object] = {"name": link.name, "kind": link.kind, "ends": ends}
+    if link.kind == "tap":
+        request["ports"] = ports_of(link)
     return {**request, "inside": list(moved.values()), "mtu": link.mtu} if link.kind != "socket" else request
+
+
+def ports_of(link: Link) -> list[str]:
+    """The interfaces of this machine that the link takes."""
+    return [end.port for end in link.ends if end.port]
 
 
 def management_request(node: Node) -> dict[str, object]:

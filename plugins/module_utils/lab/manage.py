@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..converge import Target, converge
-from . import access, host, image, links, model
+from . import access, control, host, image, links, model
 from .domain import LabDomain
 from .kinds.table import DRIVERS, LIVE
 
@@ -32,7 +32,7 @@ class Request(NamedTuple):
 
 def parse(lab: str, nodes: Sequence[Any], wired: Sequence[Any]) -> model.Topology:
     """The topology, checked against the kinds of nodes and links that there are. Raises InvalidInput."""
-    return model.parse(lab, nodes, wired, tuple(DRIVERS), functools.partial(links.choose, live=LIVE))
+    return model.parse(lab, nodes, wired, (*DRIVERS, model.REAL), functools.partial(links.choose, live=LIVE))
 
 
 def manage(request: Request, check: bool) -> dict[str, Any]:
@@ -41,11 +41,12 @@ def manage(request: Request, check: bool) -> dict[str, Any]:
     if request.state == "absent":  # a lab can be ended whatever the inventory says by now
         access.check_directory(request.run_dir, [])
         return _converge(LabDomain(request.run_dir, cache, None), check)
-    topology = parse(request.name, request.nodes, request.links)
+    topology = model.virtual(parse(request.name, request.nodes, request.links))
     access.check_directory(request.run_dir, [node.name for node in topology.nodes])
     if request.state == "checked":
         return _checked(topology, cache)
     host.check(topology, cache)
+    host.check_ports(topology, access.interfaces(control.recorded(request.run_dir) or 0))
     built = _images(topology, cache, check)
     if request.state == "image":
         return {"changed": bool(built), "before": [], "after": [], "steps": built}

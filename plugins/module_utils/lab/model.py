@@ -24,7 +24,8 @@ BUILT = "built"  # the kernel that roles/lab_kernel leaves in the cache
 NODE_LIMIT = 254  # one /30 of the management net each, by its third byte
 NODE_KEYS = ("name", "kind", "kernel", "cpus", "memory", "interfaces", "router", "routes")
 LINK_KEYS = ("name", "kind", "ends", "mtu", "impairment")
-END_KEYS = ("node", "interface", "impairment")
+END_KEYS = ("node", "interface", "impairment", "port")
+REAL, CABLE = "real", "cable"  # a node that is a machine of its own; a link of which no end is ours
 INTERFACE_KEYS = ("name", "address", "addresses", "gateway", "mac")
 ROUTE_KEYS = ("to", "via")
 MAC_IN_NAME = re.compile(r"enx([0-9a-f]{12})")
@@ -78,8 +79,11 @@ class Node(NamedTuple):
 
 
 class End(NamedTuple):
+    """`port`: the interface of this machine that a cable joins to that of a real node; else empty."""
+
     node: str
     interface: str
+    port: str = ""
 
 
 class Link(NamedTuple):
@@ -130,7 +134,11 @@ def _links(raw: object, kinds: Mapping[str, str], choose: LinkKind) -> tuple[Lin
         if len(raw_ends) < 2:
             raise InvalidInput(f"{path}.ends", raw_ends, f"a link has two ends or more, this has {len(raw_ends)}")
         ends = [_end(f"{path}.ends[{place}]", end, tuple(kinds), seen, name) for place, end in enumerate(raw_ends)]
-        kind = choose(path, values.get("kind"), [kinds[end.node] for end in ends])
+        of_ends = [kinds[end.node] for end in ends]
+        virtual = set(of_ends) != {REAL}
+        kind = choose(path, values.get("kind"), of_ends) if virtual else CABLE
+        for place, end in enumerate(ends):
+            _check_port(f"{path}.ends[{place}].port", end, virtual and kinds[end.node] == REAL, links)
         mtu = values.get("mtu") or 0
         if mtu:
             mtu = check.whole(f"{path}.mtu", mtu, check.MTU, "an MTU is a whole number of bytes")
@@ -148,7 +156,20 @@ def _end(path: str, raw: object, nodes: Sequence[str], seen: dict[End, str], lin
     if end in seen:
         raise InvalidInput(f"{path}.interface", end.interface, f"link {seen[end]} already uses it on {end.node}")
     seen[end] = link
-    return end
+    port = values.get("port")
+    return end._replace(port=check.interface_name(f"{path}.port", port)) if port else end
+
+
+def _check_port(path: str, end: End, wanted: bool, links: Sequence[Link]) -> None:
+    if wanted and not end.port:
+        raise InvalidInput(path, None, f"name the interface of this machine that a cable joins to {end.node}")
+    if end.port and not wanted:
+        raise InvalidInput(
+            path, end.port, f"only an end at a node of kind {REAL}, beside virtual ones, has a port here"
+        )
+    for link in links:
+        if end.port and end.port in [other.port for other in link.ends]:
+            raise InvalidInput(path, end.port, f"link {link.name} already uses this port")
 
 
 def _configured(node: str, raw: object, taken: dict[str, str]) -> dict[str, Mapping[str, Any]]:
@@ -281,6 +302,12 @@ def _cpus(path: str, value: object, kind: str) -> int:
     if found > 1 and kind != "qemu":
         raise InvalidInput(path, value, "only nodes of kind qemu have more than one processor of their own")
     return found
+
+
+def virtual(topology: Topology) -> Topology:
+    """That part of it which is made on this machine."""
+    nodes = tuple(node for node in topology.nodes if node.kind != REAL)
+    return topology._replace(nodes=nodes, links=tuple(link for link in topology.links if link.kind != CABLE))
 
 
 def _unique_macs(nodes: Sequence[Node]) -> None:

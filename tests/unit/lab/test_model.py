@@ -36,7 +36,7 @@ def raw() -> Raw:
 
 def parse(values: Raw) -> model.Topology:
     choose = functools.partial(links.choose, live=("netns",))
-    return model.parse(values["lab"], values["nodes"], values["links"], ("uml", "netns"), choose)
+    return model.parse(values["lab"], values["nodes"], values["links"], ("uml", "netns", "real"), choose)
 
 
 def test_a_topology_as_the_inventory_gives_it() -> None:
@@ -101,11 +101,34 @@ def test_addresses_routes_and_mtu_arrive_where_they_belong() -> None:
     assert left.router and left.routes == (model.Route("10.0.0.0/8", "192.168.1.1"),)
 
 
+def test_what_only_joins_real_nodes_is_nothing_to_be_made() -> None:
+    values = raw()
+    for node in values["nodes"]:
+        node["kind"] = "real"
+    topology = parse(values)
+    assert topology.links[0].kind == "cable"
+    assert model.virtual(topology)[1:] == ((), ())
+
+
+def test_a_port_leads_to_a_real_node() -> None:
+    topology = model.virtual(parse(_real(raw(), port="enp3s0")))
+    assert [node.name for node in topology.nodes] == ["left"]
+    assert topology.links[0].kind == "tap"
+    assert links.link_request(topology.links[0])["ports"] == ["enp3s0"]
+
+
 LEFT = ("nodes", 0)
 IFACE = ("nodes", 0, "interfaces", 0)
 LINK = ("links", 0)
 END = ("links", 0, "ends", 1)
 SECOND = {"name": "second", "ends": [{"node": "left", "interface": "a0"}, {"node": "right", "interface": "b0"}]}
+
+
+def _real(values: Raw, **end: Any) -> Raw:
+    values["nodes"][1]["kind"] = "real"
+    values["links"][0]["ends"][1].update(end)
+    return values
+
 
 THIRD = {"node": "left", "interface": "third"}
 IPV6 = _set(*IFACE, "address", "fd00::1/64")
@@ -163,6 +186,10 @@ REFUSED: list[tuple[Callable[[Raw], object], str]] = [
     (_set(*LINK, "mtu", "1500"), "lab_links[0].mtu"),
     (lambda v: (v["links"][0].update(mtu=1279), IPV6(v)), "lab_links[0].mtu"),
     (_set(*LINK, "kind", "veth"), "lab_links[0].kind"),
+    (lambda v: _real(v), "lab_links[0].ends[1].port"),
+    (lambda v: (_real(v, port="enp3s0"), v["links"][0].update(kind="socket")), "lab_links[0].kind"),
+    (_set(*END, "port", "enp3s0"), "lab_links[0].ends[1].port"),
+    (lambda v: (_real(v, port="enp3s0"), v["nodes"][0].update(kind="real")), "lab_links[0].ends[1].port"),
     (lambda v: (v["links"][0].update(kind="socket"), v["nodes"][0].update(kind="netns")), "lab_links[0].kind"),
     (lambda v: (v["links"][0].update(kind="socket"), v["links"][0]["ends"].append(THIRD)), "lab_links[0].ends"),
 ]
