@@ -58,7 +58,7 @@ test-boards: prepared ## emulated boards alone: what of `make test` starts them
 test-long: prepared ## thousands of random trees, and other kernels; about ten minutes, once as many for `make kernel`
 	@scripts/stages kernel long
 
-test-usb: prepared ## what of `make test` is about USB, alone: nodes under QEMU, four minutes
+test-usb: prepared ## what of `make test` is about USB, and usb_stress by every way: nodes under QEMU, some ten minutes
 	@scripts/stages usb
 
 kernel: prepared ## the lab's own kernel, in which time can travel, and what it can do; minutes, once

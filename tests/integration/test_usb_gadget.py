@@ -148,6 +148,20 @@ def test_the_disk_goes_and_comes_back_when_the_host_asks(own: Lab) -> None:
     assert shell(own, "mount -t vfat /dev/sda /mnt/disk; ls /mnt/disk; umount /mnt/disk") == "DETAILS.TXT\nNEW.BIN\n"
 
 
+def test_usb_stress_asks_the_device_in_a_loop(own: Lab) -> None:
+    asked = json.dumps({"product": "0d28:0204", "loops": {"remount": 1, "cdc": 3, "hid": 3}})
+    said = own.module("slave", "impair.testbed.usb_stress", asked, "-o").stdout
+    found = json.loads(said[said.index("=>") + 2 :])
+    assert found["first_connect"] is None
+    assert {test: [loop["failed"] for loop in loops] for test, loops in found["tests"].items()} == {
+        "remount": [""],
+        "cdc": ["", "", ""],
+        "hid": ["", "", ""],
+    }
+    assert found["tests"]["remount"][0]["seconds"] >= 3.0  # 0.5 to the eject, 2.5 to the return
+    assert shell(own, "mount -t vfat /dev/sda /mnt/disk; ls /mnt/disk; umount /mnt/disk") == "DETAILS.TXT\nNEW.BIN\n"
+
+
 def test_a_changed_device_is_plugged_in_anew_with_its_process(own: Lab) -> None:
     number = "cat /sys/bus/usb/devices/1-1/devnum"
     before, process = shell(own, number), shell(own, "cat /run/impair.testbed/usb-impair-probe.pid")

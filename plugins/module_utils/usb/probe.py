@@ -19,7 +19,7 @@ import time
 import tty
 from pathlib import Path
 
-TICK = 0.1  # s between looks at the disks, and at what was plugged in or unplugged
+TICK = 0.2  # s between looks at the disks, and at what was plugged in or unplugged
 MOST = 64  # chunks that may wait for a host that does not read
 ASKED = b"REFRSH  ACT"  # as a directory entry has it
 DELETED = b"\xe5"
