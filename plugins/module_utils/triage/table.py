@@ -28,6 +28,7 @@ Figures = Mapping[str, Mapping[str, str]]  # a column of somebody else's: its he
 
 def tables(runs: Sequence[Mapping[str, Any]], sizes: Sequence[int], others: Figures) -> list[str]:
     """Lines of text. A run is one path: `nodes` and `cpus` name it, `modes` has what was measured."""
+    runs = [{**run, "modes": {mode: run["modes"][mode] for mode in NAMES if mode in run["modes"]}} for run in runs]
     lines = ["Mbit/s by iperf3, as received", ""]
     lines += _columns([("by", "path", "ping ms", "one way", "both ways", *others), *_streams(runs, others)])
     for run in runs:

@@ -18,9 +18,9 @@ RUN: dict[str, Any] = {
     "nodes": "uml, Linux 6.1.0",
     "cpus": 1,
     "modes": {
+        "iptfs": {"lacks": "CONFIG_XFRM_IPTFS"},
         "routed": {**ESP, "failed": {"1500 bytes": "no end"}},
         "tunnel": ESP,
-        "iptfs": {"lacks": "CONFIG_XFRM_IPTFS"},
     },
 }
 
@@ -35,6 +35,8 @@ def test_the_tables() -> None:
     lines = tables([RUN, {**RUN, "cpus": 4}], [64, 1500], {"emulated": {"tunnel": "120", "iptfs": "2"}})
     assert len({line.index("path") for line in lines if "path" in line}) == 1
     place = "uml, Linux 6.1.0, 1 CPU"
+    paths = [line.removeprefix(place).split()[0] for line in lines if line.startswith(f"{place}  ")]
+    assert paths == ["routed", "IPsec", "IP-TFS"]
     assert any(line.split() == f"{place} IPsec 1.2 51 27 + 38 120".split() for line in lines)
     assert any(line.split() == f"{place} IP-TFS - - - 2".split() for line in lines)
     sizes = [line.split() for line in lines if line.startswith(("64 ", "1500 "))]
