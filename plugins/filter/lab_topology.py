@@ -11,7 +11,8 @@ version_added: 0.1.0
 author:
   - impair.testbed contributors (@impair-testbed)
 description:
-  - Collects the hosts that set C(lab_node_kind), their C(lab_node_memory), C(lab_node_kernel), C(lab_node_cpus) and C(node_interfaces).
+  - Collects the hosts that set C(lab_node_kind), their C(lab_node_memory), C(lab_node_kernel), C(lab_node_cpus), C(lab_board_card)
+    and C(node_interfaces).
   - Adds the C(lab_links) that they share.
   - The result has the options C(nodes) and C(links) of the module M(impair.testbed.lab).
 positional: hostvars
@@ -58,6 +59,8 @@ def lab_topology(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
         for option in ("kernel", "cpus"):
             if values.get(f"lab_node_{option}"):
                 node[option] = values[f"lab_node_{option}"]
+        if values.get("lab_board_card"):
+            node["card"] = values["lab_board_card"]
         node["routes"] = values.get("node_routes", [])
         node["router"] = host in values.get("lab_routers", [])
         own = values.get("lab_links", [])

@@ -43,11 +43,12 @@ options:
     type: path
   nodes:
     description:
-      - The nodes, each with C(name) and C(kind), which is V(uml) (User-Mode Linux), V(qemu) (a virtual machine) or V(netns)
-        (namespaces of this machine), or V(real), for which nothing is started.
+      - The nodes, each with C(name) and C(kind), which is V(uml) (User-Mode Linux), V(qemu) (a virtual machine), V(netns)
+        (namespaces of this machine), V(board) (an emulated board with Allwinner's H3), or V(real), for which nothing is started.
       - Optional are C(memory) in MiB, C(interfaces) as in C(node_interfaces), C(routes) as in C(node_routes), and C(router),
         which says whether the node forwards packets.
-      - Nodes of kind V(uml) may have C(kernel), which is V(built) (of C(make kernel)) or a path; nodes of kind V(qemu) C(cpus).
+      - Nodes of kind V(uml) may have C(kernel), which is V(built) (of C(make kernel)) or a path; nodes of kind V(qemu) C(cpus);
+        nodes of kind V(board) C(card), the path of an image of a card.
     type: list
     elements: dict
     default: []

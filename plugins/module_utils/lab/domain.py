@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .. import programs
 from ..converge import Step
 from ..errors import StepFailed
-from . import access, control, links, model
+from . import access, control, image, links, model
 from .kinds import netns
 from .kinds.base import Place
 from .kinds.table import DRIVERS, LIVE
@@ -71,7 +71,8 @@ class LabDomain:
     def tag(self, node: Node) -> str:
         """What the node is made from, hashed: where it differs, the node is made anew."""
         plugged = [link for link in self._links() if node.name in (end.node for end in link.ends)]
-        made_from = (node, plugged, DRIVERS[node.kind].image_identity(self.cache))
+        source = image.identity(Path(node.card)) if node.card else DRIVERS[node.kind].image_identity(self.cache)
+        made_from = (node, plugged, source)
         return hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
 
     def _links(self) -> tuple[Link, ...]:

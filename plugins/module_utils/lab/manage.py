@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..converge import Target, converge
 from . import access, control, host, image, links, model
 from .domain import LabDomain
+from .kinds import board
 from .kinds.table import DRIVERS, LIVE
 
 STATES = ("checked", "image", "present", "absent")
@@ -32,7 +33,12 @@ class Request(NamedTuple):
 
 def parse(lab: str, nodes: Sequence[Any], wired: Sequence[Any]) -> model.Topology:
     """The topology, checked against the kinds of nodes and links that there are. Raises InvalidInput."""
-    return model.parse(lab, nodes, wired, (*DRIVERS, model.REAL), functools.partial(links.choose, live=LIVE))
+    kinds = (*DRIVERS, model.REAL)
+    topology = model.parse(lab, nodes, wired, kinds, functools.partial(links.choose, live=LIVE))
+    for node in topology.nodes:
+        if node.kind == "board":
+            board.check(node)
+    return topology
 
 
 def manage(request: Request, check: bool) -> dict[str, Any]:
@@ -55,7 +61,8 @@ def manage(request: Request, check: bool) -> dict[str, Any]:
 
 
 def _drivers(topology: model.Topology) -> list[str]:
-    return sorted({node.kind for node in topology.nodes})
+    """Kinds whose image is needed: a node with a card of its own starts from that."""
+    return sorted({node.kind for node in topology.nodes if not node.card})
 
 
 def _checked(topology: model.Topology, cache: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from . import values as check
 MANAGEMENT = check.MANAGEMENT
 BUILT = "built"  # the kernel that roles/lab_kernel leaves in the cache
 NODE_LIMIT = 254  # one /30 of the management net each, by its third byte
-NODE_KEYS = ("name", "kind", "kernel", "cpus", "memory", "interfaces", "router", "routes")
+NODE_KEYS = ("name", "kind", "kernel", "cpus", "memory", "interfaces", "router", "routes", "card")
 LINK_KEYS = ("name", "kind", "ends", "mtu", "impairment")
 END_KEYS = ("node", "interface", "impairment", "port")
 REAL, CABLE = "real", "cable"  # a node that is a machine of its own; a link of which no end is ours
@@ -71,6 +71,7 @@ class Node(NamedTuple):
     routes: tuple[Route, ...] = ()
     kernel: str = ""  # of a node of kind uml: BUILT, or its path; else Debian's
     cpus: int = 1  # more of a node of kind qemu only
+    card: str = ""  # of a node of kind board: the path of its card; else one made for it
 
     @property
     def all_routes(self) -> tuple[Route, ...]:
@@ -278,8 +279,9 @@ def parse(lab: object, nodes: object, links: object, node_kinds: Sequence[str], 
         routes = _routes(name, values.get("routes") or [], interfaces)
         kernel = _kernel(f"{name}.lab_node_kernel", values.get("kernel") or "", kinds[name])
         cpus = _cpus(f"{name}.lab_node_cpus", values.get("cpus") or 1, kinds[name])
+        card = _card(f"{name}.lab_board_card", values.get("card") or "", kinds[name])
         router = bool(values.get("router"))
-        parsed.append(Node(name, kinds[name], memory, number, interfaces, router, routes, kernel, cpus))
+        parsed.append(Node(name, kinds[name], memory, number, interfaces, router, routes, kernel, cpus, card))
     _unique_macs(parsed)
     return Topology(lab_name, tuple(parsed), parsed_links)
 
@@ -302,6 +304,12 @@ def _cpus(path: str, value: object, kind: str) -> int:
     if found > 1 and kind != "qemu":
         raise InvalidInput(path, value, "only nodes of kind qemu have more than one processor of their own")
     return found
+
+
+def _card(path: str, value: object, kind: str) -> str:
+    if value and kind != "board":
+        raise InvalidInput(path, value, "only nodes of kind board have a card")
+    return str(value)
 
 
 def virtual(topology: Topology) -> Topology:

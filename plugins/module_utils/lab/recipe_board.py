@@ -54,7 +54,7 @@ BOOT_MODULES = (
     *("nfs", "nfsv3", "overlay", "squashfs", "loop"),
 )
 # Everything else is loaded by the kernel when it is asked for. There is no udev, so not what is plugged in:
-USB_MODULES = ("phy_sun4i_usb", "ohci_platform", "ehci_platform", "cdc_ether")
+USB_MODULES = ("phy_sun4i_usb", "ohci_platform", "ehci_platform", "rndis_host")
 
 # Root from the card (root=) or from a server (nfsroot=SERVER:PATH, read-write, the board's address by DHCP).
 RAMDISK_INIT = r"""#!/bin/busybox sh
@@ -84,27 +84,24 @@ INIT = r"""#!/bin/sh
 # The first process of a small board: mounts, name, interfaces, ssh, a login on the serial console. No service manager.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mkdir -p /dev/pts /dev/shm
+ln -s /proc/self/fd /dev/fd
 mount -a
 mkdir -p /run/sshd /run/network /run/lock
+: > /run/utmp
 cat /etc/hostname > /proc/sys/kernel/hostname
 while :; do setsid agetty -L 115200 ttyS0 vt100; sleep 1; done &
 
-# USB adapters are named as udev would: enx and the address. They come by and by: wait for those that ifup is to have.
-# Nothing but the shell's own words in the loop, as starting a program takes its time here.
+# Adapters come by and by: wait for those that ifup is to have. At most a minute, and more where it is slow.
 modprobe -a USB_MODULES
-wanted=$(grep -o 'enx[0-9a-f]\{12\}' /etc/network/interfaces | sort -u)
+setsid name-adapters &
 tries=0
-while [ $tries -lt 100 ]; do
-    for device in /sys/class/net/eth* /sys/class/net/usb*; do
-        [ -e "$device/device/bInterfaceNumber" ] || continue
-        read -r address < "$device/address"
-        name=enx$(IFS=:; set -- $address; echo "$1$2$3$4$5$6")
-        ip link set "${device##*/}" name "$name"
-    done
+while [ $tries -lt 120 ]; do
     missing=
-    for name in $wanted; do [ -e "/sys/class/net/$name" ] || missing="$missing $name"; done
+    for name in $(grep -o 'enx[0-9a-f]\{12\}' /etc/network/interfaces); do
+        [ -e "/sys/class/net/$name" ] || missing="$missing $name"
+    done
     [ -n "$missing" ] || break
-    sleep 0.2
+    sleep 0.5
     tries=$((tries + 1))
 done
 [ -z "$missing" ] || echo "no adapter for$missing"
@@ -117,6 +114,26 @@ echo "up after $up s"
 while :; do
     /usr/sbin/sshd -D -e
     sleep 1
+done
+"""
+
+NAME_ADAPTERS = r"""#!/bin/bash
+# USB adapters are named as udev would name them, whenever they come: enx and the address. Starts no program to wait.
+# QEMU's adapter can be two things. As CDC Ethernet, which Linux prefers, it reports a change of the link at every poll,
+# thirty times a second (seen with QEMU 7.2), which under emulation takes a good part of the time; as RNDIS it does not.
+mkfifo /run/name-adapters && exec 3<> /run/name-adapters || exit
+while :; do
+    for device in /sys/bus/usb/devices/*/idProduct; do
+        read -r product < "$device" && [ "$product" = a4a2 ] || continue
+        read -r configuration < "${device%/*}/bConfigurationValue"
+        [ "$configuration" != 1 ] || echo 2 > "${device%/*}/bConfigurationValue"
+    done 2>/dev/null
+    for device in /sys/class/net/eth* /sys/class/net/usb*; do
+        [ -e "$device/device/bInterfaceNumber" ] || continue
+        read -r address < "$device/address" && ip link set "${device##*/}" name "enx${address//:/}"
+    done
+    [ $((rounds += 1)) -gt 60 ] && wait=5
+    read -r -t "${wait:-0.5}" -u 3
 done
 """
 
@@ -149,6 +166,7 @@ bootz ${kernel_addr_r} ${ramdisk_addr_r} ${fdt_addr_r}
 
 FILES = {
     "sbin/init": (0o755, INIT.replace("USB_MODULES", " ".join(USB_MODULES))),
+    "sbin/name-adapters": (0o755, NAME_ADAPTERS),
     "etc/fstab": (0o644, FSTAB),
     "etc/hostname": (0o644, "nanopineo\n"),
     "etc/hosts": (0o644, "127.0.0.1 localhost\n127.0.1.1 nanopineo\n::1 localhost\n"),

@@ -86,7 +86,7 @@ class Qemu:
             *_network(0, _management(node, port), mac_for("management", node.name, MANAGEMENT)),
         ]
         for number, interface in enumerate(node.interfaces, start=1):
-            argv += _network(number, _backend(data[interface.name]), interface.mac)
+            argv += _network(number, backend(data[interface.name]), interface.mac)
         return Process(tuple(argv), {}, (), f"127.0.0.1:{port}")
 
 
@@ -109,7 +109,7 @@ def _management(node: Node, port: int) -> str:
     return f"user,restrict=on,ipv6=off,{network},hostfwd=tcp:127.0.0.1:{port}-{inside}:22"
 
 
-def _backend(attachment: Attachment) -> str:
+def backend(attachment: Attachment) -> str:
     if attachment.transport == "tap":
         return f"tap,ifname={attachment.id},script=no,downscript=no,vhost=off"
     return f"stream,server=off,addr.type=unix,addr.path={attachment.id}.stream"

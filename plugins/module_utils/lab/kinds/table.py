@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .base import Driver
+from .board import Board
 from .netns import Netns
 from .qemu import Qemu
 from .uml import Uml
 
-DRIVERS: Mapping[str, Driver] = {"uml": Uml(), "qemu": Qemu(), "netns": Netns()}
+DRIVERS: Mapping[str, Driver] = {"uml": Uml(), "qemu": Qemu(), "netns": Netns(), "board": Board()}
 LIVE = frozenset(kind for kind, driver in DRIVERS.items() if driver.live)

@@ -1,0 +1,179 @@
+# Copyright: (c) 2026, impair.testbed contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From an image to a node: a used card is flashed, an emulated board boots from it by its own u-boot, and ssh takes the
+key that was asked for. laptop and slave are User-Mode-Linux nodes on both sides of the board.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from plugins.module_utils.lab.kinds.base import Place
+from plugins.module_utils.lab.kinds.board import STANZA
+from plugins.module_utils.lab.kinds.table import DRIVERS
+from plugins.module_utils.lab.model import Interface, Node
+from tests.integration import boards
+from tests.integration.boards import MIB, START, debugfs, loop
+from tests.integration.labs import host, processes
+from tests.integration.places import Done, Lab, run
+from tests.integration.uml import CACHE
+
+pytestmark = [pytest.mark.lab, pytest.mark.board, pytest.mark.timeout(1200)]
+DEVICE = "enx40ae4cf5b7ae"
+INTERFACES = "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet static\n    address 192.168.1.107/24\n"
+LINKS = [
+    {"name": "network", "ends": [{"node": "laptop", "interface": "enp3s0"}, {"node": "master", "interface": "eth0"}]},
+    {"name": "device", "ends": [{"node": "master", "interface": DEVICE}, {"node": "slave", "interface": "eth0"}]},
+]
+READY = ("-e", "lab_ready_within=800")
+
+
+class Flashed(NamedTuple):
+    """A card that flash.yml has written, and what was asked for it."""
+
+    lab: Lab
+    card: Path
+    image: Path
+    key: Path
+    asked: Path
+    flashed: str
+
+    def playbook(self, name: str, *arguments: str) -> Done:
+        return self.lab.playbook(name, "-e", f"@{self.asked}", *arguments, timeout=900)
+
+    def board(self, argv: str, stdin: str = "") -> str:
+        """What a command on the board says, by ssh with the key that was asked for."""
+        known = ["-o", "StrictHostKeyChecking=accept-new", "-i", str(self.key)]
+        return run(["ssh", "-F", str(self.lab.run_dir / "ssh_config"), *known, "master", argv], stdin).stdout
+
+
+def flash(lab: Lab, device: str, asked: Path) -> str:
+    more = ("-e", f"@{asked}", "-e", f"board_image_target={device}", "-l", "master")
+    return lab.playbook("flash", *more, timeout=600).stdout
+
+
+@pytest.fixture(scope="module")
+def flashed(tmp_path_factory: pytest.TempPathFactory) -> Flashed:
+    folder = tmp_path_factory.mktemp("board")
+    key = folder / "key"
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
+    image = DRIVERS["board"].image(CACHE / "lab")[0]
+    asked = {
+        "board_image_src": str(image),
+        "board_image_sha256": run(["sha256sum", str(image)]).stdout.split()[0],
+        "board_image_authorized_keys": [key.with_suffix(".pub").read_text()],
+        "board_image_interfaces": INTERFACES + STANZA,
+        "board_image_root_size": "image",
+        "board_image_card_min": "0B",
+        "board_image_cache_dir": str(folder / "cache"),
+        "lab_links": LINKS,
+    }
+    (folder / "asked.json").write_text(json.dumps(asked))
+    card = boards.card(folder / "card.img", 512 * MIB)
+    way = f"-o ProxyCommand='socat - UNIX-CONNECT:{{{{ lab_run_dir }}}}/%h/ssh' -o UserKnownHostsFile={folder}/known"
+    master = {
+        "lab_node_kind": "board",
+        "lab_board_card": str(card),
+        "ansible_ssh_private_key_file": str(key),
+        "ansible_ssh_common_args": f"{way} -o StrictHostKeyChecking=accept-new",
+    }
+    inventory = folder / "boards.yml"
+    inventory.write_text(json.dumps({"testbed": {"hosts": {"master": master}}}))
+    lab = Lab(f"boardtest-{os.getpid()}", inventory)
+    with loop(card) as device:
+        said = flash(lab, device, folder / "asked.json")
+    return Flashed(lab, card, image, key, folder / "asked.json", said)
+
+
+def test_a_card_made_for_a_node_has_its_name_keys_and_addresses(tmp_path: Path) -> None:
+    cache = CACHE / "lab"
+    DRIVERS["board"].image(cache)
+    node = Node("slave", "board", 256, 1, (Interface("eth0", "52:54:00:00:00:01", "device", "192.168.1.148/24", ""),))
+    DRIVERS["board"].prepare(node, Place(tmp_path, cache, "ssh-ed25519 AAAA lab\n"))
+    card = tmp_path / "card.img"
+    run(["e2fsck", "-fn", f"{card}?offset={START}"])
+    assert debugfs(card, "cat /etc/hostname") == "slave\n"
+    assert debugfs(card, "cat /root/.ssh/authorized_keys") == "ssh-ed25519 AAAA lab\n"
+    assert "address 192.168.1.148/24\n" in debugfs(card, "cat /etc/network/interfaces")
+    assert debugfs(card, "cat /etc/network/interfaces").endswith(STANZA)
+    assert debugfs(card, "cat /etc/ssh/ssh_host_ed25519_key.pub") == (tmp_path / "host_key.pub").read_text()
+    assert "Mode:  0600" in debugfs(card, "stat /etc/ssh/ssh_host_ed25519_key")
+    shown = json.loads(run(["qemu-img", "info", "--output=json", str(tmp_path / "disk.qcow2")]).stdout)
+    assert (shown["virtual-size"], shown["backing-filename"]) == (512 * MIB, str(card))
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, Any]:
+    return host()
+
+
+@pytest.fixture(scope="module")
+def booted(before: dict[str, Any], flashed: Flashed) -> Iterator[Flashed]:
+    try:
+        flashed.playbook("lab_up", *READY)
+        yield flashed
+    finally:
+        flashed.lab.playbook("lab_down")
+
+
+def test_the_card_is_written_and_reads_back(flashed: Flashed) -> None:
+    assert re.search(r"^master .*changed=1 .*failed=0", flashed.flashed, re.MULTILINE), flashed.flashed
+    size = flashed.image.stat().st_size
+    run(["cmp", "-n", str(START), str(flashed.image), str(flashed.card)])  # partition table, boot loader
+    with open(flashed.card, "rb") as card:
+        card.seek(size)
+        behind = card.read()
+        assert behind.count(0xFF) == len(behind) == 512 * MIB - size
+    run(["e2fsck", "-fn", f"{flashed.card}?offset={START}"])
+    assert debugfs(flashed.card, "cat /etc/hostname") == "master\n"
+    # All that has to be zero is: the same file, from the image and from the card that was all ones.
+    for name in ("/usr/bin/python3.11", "/boot/zImage"):
+        sums = {
+            run(["sh", "-c", f"debugfs -R 'cat {name}' '{path}?offset={START}' | sha256sum"]).stdout
+            for path in flashed[1:3]
+        }
+        assert len(sums) == 1
+
+
+def test_the_board_boots_and_is_as_asked(booted: Flashed) -> None:
+    assert booted.board("hostname; uname -m; id -un").split() == ["master", "armv7l", "root"]
+    assert "NanoPi NEO" in booted.board("cat /proc/device-tree/model")
+    shown = {i["ifname"]: [a["local"] for a in i["addr_info"]] for i in json.loads(booted.board("ip -j -4 addr"))}
+    assert shown["eth0"] == ["192.168.1.107"]
+    assert DEVICE in json.dumps(json.loads(booted.board("ip -j link")))
+    said = (booted.lab.run_dir / "master" / "console.log").read_text(errors="replace")
+    assert "U-Boot SPL" in said and "FriendlyARM NanoPi NEO" in said and "Found U-Boot script /boot/boot.scr" in said
+    assert "master login:" in said
+    refused = run(["ssh", "-F", str(booted.lab.run_dir / "ssh_config"), "master", "true"], check=False)
+    assert refused.returncode == 255  # the lab's own key does not open a card of the user's
+
+
+def test_packets_reach_the_node_at_the_other_end_of_the_link(booted: Flashed) -> None:
+    said = booted.lab.run("laptop", ["ping", "-c", "5", "-i", "0.5", "-w", "60", "192.168.1.107"]).stdout
+    assert " 0% packet loss" in said
+    assert "lladdr 02:" in booted.lab.run("laptop", ["ip", "neigh", "show", "192.168.1.107"]).stdout
+
+
+def test_a_second_flash_writes_nothing(booted: Flashed) -> None:
+    """The card is as it was written: what the board has changed since is in a file of the lab's."""
+    stood = booted.card.stat().st_mtime_ns
+    with loop(booted.card) as device:
+        said = flash(booted.lab, device, booted.asked)
+    assert re.search(r"^master .*changed=0 .*failed=0", said, re.MULTILINE), said
+    assert booted.card.stat().st_mtime_ns == stood
+
+
+def test_nothing_is_left(booted: Flashed, before: dict[str, Any]) -> None:
+    assert any("qemu-system-arm" in said for said in processes(booted.lab).values())
+    booted.lab.playbook("lab_down")
+    assert processes(booted.lab) == {}
+    assert not booted.lab.run_dir.exists()
+    assert host() == before
