@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from typing import Any
+from xml.etree import ElementTree
 
 from plugins.filter.without_class import without_class
 from plugins.module_utils.usb import stress_report
