@@ -96,9 +96,13 @@ def load(side: str) -> None:
 
 
 def _settle(side: str, config: Mapping[str, Any]) -> list[str]:
-    if side == "server":
-        return host.settle([Selector(**one) for one in config["devices"]])
-    return client.settle([Wanted(**one) for one in config["devices"]], config["timeout"])
+    """One look; returns what could not be done. Devices go while they are looked at: the next look tells."""
+    try:
+        if side == "server":
+            return host.settle([Selector(**one) for one in config["devices"]])
+        return client.settle([Wanted(**one) for one in config["devices"]], config["timeout"])
+    except OSError as error:
+        return [f"looked again, as a device has gone: {error}"]
 
 
 def _start_server(config: Mapping[str, Any]) -> subprocess.Popen[bytes]:

@@ -89,10 +89,21 @@ def _optional(path: Path) -> str:
         return ""
 
 
+def _folder(busid: str) -> str:
+    """Where the device itself is in /sys; empty where it has gone, also while it is looked for.
+
+    Path.resolve() raises in that moment even where it need not exist (posixpath.realpath(): lstat, then readlink).
+    """
+    try:
+        return str(BUS.joinpath("devices", busid).resolve(strict=True))
+    except OSError:
+        return ""
+
+
 def offers(busid: str) -> dict[str, list[str]]:
     """What the device is to this node: kind → names of disks (with partitions), ports, HID devices and interfaces."""
     found: dict[str, list[str]] = {}
-    for folder, _folders, _files in os.walk(BUS.joinpath("devices", busid).resolve()):
+    for folder, _folders, _files in os.walk(_folder(busid)):
         subsystem = os.path.join(folder, "subsystem")
         kind = os.path.basename(os.readlink(subsystem)) if os.path.islink(subsystem) else ""
         if kind in _KINDS:
@@ -103,7 +114,7 @@ def offers(busid: str) -> dict[str, list[str]]:
 def without_driver(busid: str) -> list[str]:
     """Modaliases of the parts of the device that no driver has: its interfaces, and what those consist of."""
     found = []
-    for folder, _folders, files in os.walk(BUS.joinpath("devices", busid).resolve()):
+    for folder, _folders, files in os.walk(_folder(busid)):
         if "modalias" in files and not os.path.islink(os.path.join(folder, "driver")):
             found.append(_optional(Path(folder, "modalias")))
     return sorted(set(filter(None, found)))

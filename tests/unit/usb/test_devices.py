@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from plugins.module_utils.errors import InvalidInput, MissingCapability
-from plugins.module_utils.usb import access, client, drivers, exports, host, service, sysfs
+from plugins.module_utils.usb import access, agent, client, drivers, exports, host, service, sysfs
 from plugins.module_utils.usb.client import Wanted
 from plugins.module_utils.usb.sysfs import Device, Selector
 from plugins.module_utils.usb.vhci import Port
@@ -104,6 +104,22 @@ def test_an_empty_socket_stays_ours(bus: Path) -> None:
     assert host.settle([]) == []
     assert host.ours() == {"1-1"}
     assert not (bus / "drivers/usbip-host/rebind").exists(), "the kernel would use the device that has gone"
+
+
+def test_a_device_that_goes_while_it_is_looked_at_ends_nothing(bus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """posixpath.realpath() finds the link by lstat, and readlink does not any more."""
+    plug(bus, "1-1")
+    monkeypatch.setattr(Path, "resolve", gone)
+    assert sysfs.devices() == []
+    assert sysfs.without_driver("1-1") == []
+    assert sysfs.offers("1-1") == {}
+    monkeypatch.setattr(client, "settle", gone)
+    (said,) = agent._settle("client", {"devices": [], "timeout": 15})
+    assert "has gone" in said
+
+
+def gone(*_arguments: object, **_options: object) -> None:
+    raise FileNotFoundError(2, "No such file or directory")
 
 
 @pytest.mark.parametrize(
