@@ -12,12 +12,12 @@ from __future__ import annotations
 import ipaddress
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import InvalidInput
 from .model import NODE_LIMIT, End
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 LENGTHS = {4: 24, 6: 64}  # prefix length of a link's network, by IP version
 
 

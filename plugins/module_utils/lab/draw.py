@@ -8,6 +8,7 @@ Each node has a part of its ring as wide as what hangs on it, so a chain becomes
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -50,8 +51,9 @@ def layout(members: Mapping[str, Sequence[str]]) -> dict[str, Point]:
 def _tree(root: str, members: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """What hangs on each, by the shortest ways from the root, which comes first."""
     tree: dict[str, list[str]] = {root: []}
-    queue = [root]
-    for thing in queue:
+    queue = collections.deque([root])
+    while queue:
+        thing = queue.popleft()
         for other in members[thing]:
             if other not in tree:
                 tree[other] = []

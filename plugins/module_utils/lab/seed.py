@@ -10,10 +10,11 @@ import ipaddress
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from .model import MANAGEMENT, Interface, Node, Route, management_addresses
 
-Own = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Own: TypeAlias = "ipaddress.IPv4Interface | ipaddress.IPv6Interface"
 LAB = "etc/impair.testbed-lab"
 
 

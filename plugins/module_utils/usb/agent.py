@@ -77,7 +77,7 @@ def serve(side: str, path: str) -> None:
                 said = _settle(side, config)
             if said != told:
                 say(side, identity=config["identity"], ready=True, said=said)
-                print(*(said or ["all is as wanted"]), sep="\n", file=sys.stderr, flush=True)
+                _log(*(said or ["all is as wanted"]))
                 told = said
             _wait(events)
     raise StepFailed("usbipd", f"it ended with {daemon.returncode}")
@@ -148,7 +148,7 @@ def _notice_loss(pid: int, descriptor: int, seconds: int) -> None:
     finally:
         os.close(process)
     if copy < 0:
-        print(f"lost clients are noticed late: pidfd_getfd: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+        _log(f"lost clients are noticed late: pidfd_getfd: {os.strerror(ctypes.get_errno())}")
         return
     with socket.socket(fileno=copy) as shared:
         protocol.notice_loss(shared, seconds)
@@ -179,14 +179,20 @@ def _wait(events: socket.socket) -> None:
             return
 
 
+def _log(*lines: str) -> None:
+    """For the service's journal."""
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.stderr.flush()
+
+
 def main(side: str, path: str) -> None:
     """The service's program. What is wrong is said in the status file, and everything is tried again."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     while True:
         try:
             serve(side, path)
         except TestbedError as error:
             identity = json.loads(Path(path).read_text(encoding="utf-8"))["identity"]
             say(side, identity=identity, ready=False, said=[str(error)])
-            print(error, file=sys.stderr, flush=True)
+            _log(str(error))
         time.sleep(AGAIN)

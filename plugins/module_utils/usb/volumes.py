@@ -28,7 +28,7 @@ class Volume(NamedTuple):
     contents: tuple[tuple[str, bytes], ...]
 
 
-Volumes = Mapping[str, Volume | None]  # file names; None for what stands already
+Volumes = Mapping[str, "Volume | None"]  # file names; None for what stands already
 
 
 class VolumesDomain:

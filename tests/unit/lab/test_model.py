@@ -186,7 +186,7 @@ REFUSED: list[tuple[Callable[[Raw], object], str]] = [
     (_set(*LINK, "mtu", "1500"), "lab_links[0].mtu"),
     (lambda v: (v["links"][0].update(mtu=1279), IPV6(v)), "lab_links[0].mtu"),
     (_set(*LINK, "kind", "veth"), "lab_links[0].kind"),
-    (lambda v: _real(v), "lab_links[0].ends[1].port"),
+    (_real, "lab_links[0].ends[1].port"),
     (lambda v: (_real(v, port="enp3s0"), v["links"][0].update(kind="socket")), "lab_links[0].kind"),
     (_set(*END, "port", "enp3s0"), "lab_links[0].ends[1].port"),
     (lambda v: (_real(v, port="enp3s0"), v["nodes"][0].update(kind="real")), "lab_links[0].ends[1].port"),
