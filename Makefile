@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-boards test-long test-usb kernel bench fidelity build lock clean
+.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-boards test-long test-sources test-usb kernel bench fidelity build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -49,16 +49,20 @@ molecule: prepared ## the molecule scenarios
 integration: prepared ## tests against real kernels: network namespaces and the virtual lab
 	@scripts/stages integration
 
-test: prepared ## everything that can be tested on one machine: eleven minutes on two cores
+test: prepared ## lint, sanity, molecule, unit tests, network namespaces and the virtual lab: some twenty minutes on two cores
 	@scripts/stages lint sanity molecule tests
 
-test-boards: prepared ## emulated boards alone: what of `make test` starts them
+test-boards: SETUP := scripts/setup --quiet --boards
+test-boards: prepared ## emulated boards: flashed, booted from a card and from the network
 	@scripts/stages boards
 
 test-long: prepared ## thousands of random trees, and other kernels; about ten minutes, once as many for `make kernel`
 	@scripts/stages kernel long
 
-test-usb: prepared ## what of `make test` is about USB, and usb_stress by every way: nodes under QEMU, some ten minutes
+test-sources: prepared ## the other testbeds, brought up and measured
+	@scripts/stages sources
+
+test-usb: prepared ## USB over the network between nodes under QEMU, and usb_stress by every way: some ten minutes
 	@scripts/stages usb
 
 kernel: prepared ## the lab's own kernel, in which time can travel, and what it can do; minutes, once

@@ -23,7 +23,7 @@ import pytest
 from tests.integration.places import Lab
 from tests.integration.uml import built
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.sources]
 MODES = ["tunnel", "iptfs"] if built() else ["tunnel"]
 PINGS = 60
 

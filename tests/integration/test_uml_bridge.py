@@ -14,7 +14,7 @@ import pytest
 from tests.integration.labs import processes
 from tests.integration.places import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.sources]
 
 
 def test_a_uml_on_a_bridge_is_measured_beside_the_sources_figures(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from tests.integration.places import Done
 from tests.integration.usb import ADDRESS, CLIENT, OTHER, PORT, PRODUCT, SERVER, UsbLab
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.usb, pytest.mark.timeout(900)]
 MOUNTED = "set -e; mount -t ext4 /dev/{disk} /mnt; {work}; umount /mnt"
 REACH = f"import socket; socket.create_connection(('{ADDRESS}', {PORT}), 5); print('reached')"
 
@@ -34,7 +34,7 @@ def usb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UsbLab]:
 
 def module(usb: UsbLab, node: str, name: str, arguments: dict[str, object], *options: str) -> Done:
     """A module on a node; what it says is for regular expressions."""
-    return usb.module(node, f"impair.testbed.{name}", json.dumps(arguments), *options, check=False)
+    return usb.module(node, f"impair.testbed.{name}", json.dumps(arguments) if arguments else "", *options, check=False)
 
 
 def test_the_probe_is_whole_at_the_client(usb: UsbLab, tmp_path: Path) -> None:

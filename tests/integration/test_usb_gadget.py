@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.places import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usb]
 VARIABLES = {
     "lab_node_kind": "qemu",
     "usb_gadget_name": "probe",

@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.places import Lab, run
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]  # playbooks, on slow processors
+pytestmark = [pytest.mark.lab, pytest.mark.usb, pytest.mark.timeout(900)]  # playbooks, on slow processors
 SOURCE = Path(__file__).with_name("virtualhere_stand_in.c")
 VARIABLES: dict[str, Any] = {
     "usb_backend": "virtualhere",
