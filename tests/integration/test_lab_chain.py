@@ -51,9 +51,11 @@ def test_kinds_are_joined_and_routers_forward_both_versions(chain: Lab) -> None:
 
 def test_delay_and_loss_that_host_vars_put_on_the_routers_link_are_what_hosts_see(chain: Lab, tmp_path: Path) -> None:
     """30 ms from r1, 20 ms from r2, each fourth packet lost on the way back; then as it was."""
+    # Echoes alone: without a match, questions for neighbours count too.
+    echo = {"name": "echo", "match": {"protocol": "icmp"}, "delay": "20ms", "drop": {"every": 4}}
     hosts = {
         "r1": {"impairment_interfaces": [{"name": "eth1", "delay": "30ms"}]},
-        "r2": {"impairment_interfaces": [{"name": "eth1", "delay": "20ms", "drop": {"every": 4}}]},
+        "r2": {"impairment_interfaces": [{"name": "eth1", "classes": [echo]}]},
     }
     wanted = tmp_path / "wanted.yml"
     wanted.write_text(json.dumps({"testbed": {"hosts": hosts}}))
@@ -65,7 +67,7 @@ def test_delay_and_loss_that_host_vars_put_on_the_routers_link_are_what_hosts_se
     assert len(got) == 150
     times = sorted(got.values())
     assert min(times) >= 50
-    assert times[len(times) // 2] < 50 + 25, times
+    assert times[len(times) // 2] < 2 * 50, times
     again = chain.playbook("site", *asked, "--tags", "impairment").stdout
     assert re.search(r"^r1 .*changed=0 ", again, re.MULTILINE) and re.search(r"^r2 .*changed=0 ", again, re.MULTILINE)
     assert "failed=0" in chain.playbook("clear", "-l", "r1,r2", "--tags", "impairment").stdout

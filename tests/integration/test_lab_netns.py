@@ -102,7 +102,9 @@ def test_a_link_that_was_deleted_is_plugged_again(chain: Lab) -> None:
 def test_site_drops_exactly_each_fifth_on_the_routers_link(chain: Lab, tmp_path: Path) -> None:
     """With what the host's kernel has: delay needs a netem, which it may lack."""
     asked = tmp_path / "asked.json"
-    asked.write_text(json.dumps({"impairment_interfaces": [{"name": "eth1", "drop": {"every": 5}}]}))
+    # Echoes alone: without a match, questions for neighbours count too.
+    echo = {"name": "echo", "match": {"protocol": "icmp"}, "drop": {"every": 5}}
+    asked.write_text(json.dumps({"impairment_interfaces": [{"name": "eth1", "classes": [echo]}]}))
     ping = ["ping", "-q", "-c", "100", "-i", "0.01", "-W", "2", "10.0.2.4"]
     host_state = Path("/run/impair.testbed/before")
     known = {entry.name for entry in host_state.iterdir()} if host_state.exists() else set()
