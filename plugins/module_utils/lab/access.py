@@ -140,12 +140,15 @@ def ssh_config(directory: Path) -> str:
 
 
 def read_links(directory: Path) -> tuple[Link, ...]:
-    """The links that were plugged, as written by write_links; the keeper knows their names only."""
+    """The links that were plugged, as written by write_links, perhaps of an earlier version, which knew less of a link.
+
+    The keeper knows their names only.
+    """
     try:
         raw = json.loads((directory / "links.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    return tuple(Link(name, kind, tuple(End(*end) for end in ends), mtu) for name, kind, ends, mtu in raw)
+    return tuple(Link(name, kind, tuple(End(*end) for end in ends), *rest) for name, kind, ends, *rest in raw)
 
 
 def write_links(directory: Path, links: Sequence[Link]) -> None:
