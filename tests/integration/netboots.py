@@ -27,10 +27,7 @@ from tests.integration.places import CHECKOUT, Done, Netns, run
 SERVER = "192.168.77.1"
 CARD = 64 << 20  # bytes; QEMU takes powers of two
 ENDED_WITHIN = 20
-# One processor starts: four virtual ones on two busy real ones lock up.
-# Little memory: vmalloc begins where memory ends, and each module that is loaded has the kernel flush all pages from
-# the modules' area to there (flush_tlb_kernel_range), each by an emulated instruction: 71 % of a boot with 1 GB.
-CMDLINE = "console=ttyS0,115200 maxcpus=1 mem=192M loglevel=4"
+CMDLINE = f"console=ttyS0,115200 {recipe_board.EXTRA} loglevel=4"
 
 
 def published() -> tuple[Path, str]:
