@@ -56,8 +56,10 @@ options:
     description:
       - The links as in C(lab_links), each with C(name), and C(ends) of C(node) and C(interface). That of a node of kind V(real)
         has C(port), the interface of this machine that a cable joins to it.
-      - Optional are C(mtu) in bytes and C(kind), which is V(socket), V(veth) or V(tap). Those of kind V(tap) may have more than
-        two ends.
+      - Optional are C(mtu) in bytes and C(kind), which is V(socket), V(veth), V(tap) or V(bridge). Those of kind V(tap) and V(bridge)
+        may have more than two ends.
+      - The first end of kind V(bridge) is a bridge in a node of kind V(netns), of which the TAPs of nodes of kind V(uml) are ports. Its
+        C(bridge) may have C(multicast_snooping), C(promiscuous) and C(neighbours), each V(true) or V(false).
     type: list
     elements: dict
     default: []

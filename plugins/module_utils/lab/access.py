@@ -148,7 +148,11 @@ def read_links(directory: Path) -> tuple[Link, ...]:
         raw = json.loads((directory / "links.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    return tuple(Link(name, kind, tuple(End(*end) for end in ends), *rest) for name, kind, ends, *rest in raw)
+    return tuple(_link(*known) for known in raw)
+
+
+def _link(name: str, kind: str, ends: Sequence[Sequence[str]], mtu: int = 0, bridge: Sequence[bool] = ()) -> Link:
+    return Link(name, kind, tuple(End(*end) for end in ends), mtu, tuple(bridge))
 
 
 def write_links(directory: Path, links: Sequence[Link]) -> None:

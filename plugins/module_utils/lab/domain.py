@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .. import programs
 from ..converge import Step
 from ..errors import StepFailed
-from . import access, control, image, links, model
+from . import access, bridged, control, image, links, model
 from .kinds import netns
 from .kinds.base import Place
 from .kinds.table import DRIVERS, LIVE
@@ -113,6 +113,10 @@ class LabDomain:
         if not set(links.ports_of(link)) <= set(access.interfaces(control.recorded(self.directory) or 0)):
             return False
         live = [end for end in link.ends if end.node in inside or self._live(end.node)]
+        if link.kind == bridged.KIND and not {links.attach(link, end).id for end in link.ends[1:]} <= set(
+            inside.get(link.ends[0].node, ())
+        ):
+            return False
         return all(end.interface in inside.get(end.node, ()) for end in live)
 
     def _live(self, name: str) -> bool:
@@ -281,7 +285,8 @@ class LabDomain:
     def _do_configure(self, name: str) -> None:
         pid = self._wait_for_space(name)
         with control.session(self.directory) as ask:
-            ask("configure", pid=pid, batch=netns.network_batch(self.nodes[name]))
+            batch = netns.network_batch(self.nodes[name]) + bridged.batch(self._links(), self.nodes, name)
+            ask("configure", pid=pid, batch=batch)
         (self.directory / name / access.SETTLED).touch()
 
     def _do_create(self, name: str) -> None:
@@ -306,13 +311,18 @@ class LabDomain:
             ask(
                 "spawn",
                 name=f"node {name}",
-                argv=process.argv,
+                argv=self._beside(name) + list(process.argv),
                 env=dict(process.env),
                 ends=process.ends,
                 log=str(place.directory / "console.log"),
             )
             if process.sshd:
                 ask("spawn", **access.relay_request(name, place.directory, process.sshd))
+
+    def _beside(self, name: str) -> list[str]:
+        """What stands before the program of a node whose TAPs are in another node's network namespace."""
+        host = bridged.host_of(self._links(), name)
+        return ["nsenter", f"--net=/proc/{self._wait_for_space(host)}/ns/net"] if host else []
 
     def _place(self, name: str) -> Place:
         return Place(self.directory / name, self.cache, access.public_key(self.directory))

@@ -44,10 +44,13 @@ def check(topology: Topology, cache: Path) -> None:
         if node.kernel and not os.access(kernel, os.X_OK):
             raise MissingCapability(f"{node.name}.lab_node_kernel", f"the kernel {kernel}", "`make kernel` builds one")
     own_kernel = {node.name for node in topology.nodes if node.kind not in LIVE}
-    taps = [link.name for link in topology.links if link.kind == "tap" and own_kernel & {end.node for end in link.ends}]
+    tapped = [link for link in topology.links if link.kind in ("tap", "bridge")]
+    taps = [link for link in tapped if own_kernel & {end.node for end in link.ends}]
     if taps and not os.access(TUN, os.R_OK | os.W_OK):
         raise MissingCapability(
-            f"link {taps[0]} (tap)", f"read and write access to {TUN}", "run as root, or use links of kind socket"
+            f"link {taps[0].name} ({taps[0].kind})",
+            f"read and write access to {TUN}",
+            "run as root, or use links of kind socket",
         )
 
 

@@ -185,6 +185,22 @@ class Keeper:
             offloads_off(devices[one["id"]])
         move(inside)
 
+    def link_bridge(self, name: str, ends: list[str], inside: list[dict[str, Any]], mtu: int) -> None:
+        """TAPs in the namespace of a node on the host's kernel: ports of its bridge, made where it is missing."""
+        (host,) = inside
+        bridge, pid = host["interface"], host["pid"]
+        size = f"mtu {mtu}" if mtu else ""
+        shown = [*program_ip(pid), "link", "show", "dev", bridge]
+        there = subprocess.run(shown, capture_output=True, check=False).returncode == 0
+        batch = [] if there else [f"link add name {bridge} address {host['mac']} type bridge"]
+        for tap in ends:
+            if tap != host["id"]:
+                batch.append(f"tuntap add dev {tap} mode tap vnet_hdr")
+                # User-Mode Linux tells its TAP at every start that it takes packets of 64 KiB, and throws them away
+                # (vector_kern.c: "Incoming GSO frames"). One segment a packet: they are split before.
+                batch.append(f"link set dev {tap} master {bridge} txqueuelen 10000 gso_max_segs 1 {size} up")
+        ip_batch(batch, pid)
+
     def link_veths(self, links: list[dict[str, Any]]) -> None:
         """Pairs of devices, each moved into its node. All at once: a program costs more than what it does."""
         batch = []
@@ -231,6 +247,9 @@ class Keeper:
             # What is moved away by now, and what went with its other end, is not here.
             for interface in (*(end.replace("veth", "tap") for end in ends), *ends, bridge_of(ends)):
                 ip(f"link delete dev {interface}", may_fail=True)
+        elif kind == "bridge":  # it stays itself, where it has a node to be in
+            for end, one in ((end, one) for end in ends for one in options["inside"]):
+                ip(f"link delete dev {end}", one["pid"], may_fail=True)
         elif kind == "management":
             ip(f"link delete dev {name}")
         elif kind == "socket":

@@ -6,7 +6,8 @@
 `socket` needs no privilege and no device, and hands over each packet as it was sent, without loss: a reader that lags
 stops the writer. `veth` is the pair of devices that joins two nodes on the host's kernel. `tap` puts a device of the
 lab's namespace at each end, on a bridge, where the host's own tools can look at the wire; it joins nodes of any kinds,
-also more than two, and needs /dev/net/tun where a node has a kernel of its own.
+also more than two, and needs /dev/net/tun where a node has a kernel of its own. `bridge` makes TAPs of nodes ports of a
+bridge that is an interface of another node (bridged.py).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ..errors import InvalidInput
+from . import bridged
 from .model import REAL, End, Link, Node, management_addresses
 from .values import choice
 
-KINDS = ("socket", "tap", "veth")
+KINDS = ("socket", "tap", "veth", bridged.KIND)
 
 
 class Attachment(NamedTuple):
@@ -48,6 +50,9 @@ def choose(path: str, asked: object, kinds: Sequence[str], live: Collection[str]
             return "tap"
         return "veth" if all(inside) else "socket"
     kind = choice(f"{path}.kind", asked, KINDS)
+    if kind == bridged.KIND:
+        bridged.check_kinds(path, kinds, live)
+        return kind
     if kind != "tap" and len(kinds) > 2:
         raise InvalidInput(f"{path}.ends", len(kinds), f"kind {kind} has two ends, kind tap any number")
     listed = " and ".join(kinds)

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 
 from .. import units
 from ..errors import InvalidInput
+from . import bridged
 from . import values as check
 
 MANAGEMENT = check.MANAGEMENT
 BUILT = "built"  # the kernel that roles/lab_kernel leaves in the cache
 NODE_LIMIT = 254  # one /30 of the management net each, by its third byte
 NODE_KEYS = ("name", "kind", "kernel", "cpus", "memory", "interfaces", "router", "routes", "card")
-LINK_KEYS = ("name", "kind", "ends", "mtu", "impairment")
+LINK_KEYS = ("name", "kind", "ends", "mtu", "impairment", "bridge")
 END_KEYS = ("node", "interface", "impairment", "port")
 REAL, CABLE = "real", "cable"  # a node that is a machine of its own; a link of which no end is ours
 INTERFACE_KEYS = ("name", "address", "addresses", "gateway", "mac")
@@ -88,12 +89,13 @@ class End(NamedTuple):
 
 
 class Link(NamedTuple):
-    """`mtu` in bytes, 0 for what the kernel takes."""
+    """`mtu` in bytes, 0 for what the kernel takes; `bridge` are the values of bridged.Options, of that kind only."""
 
     name: str
     kind: str
     ends: tuple[End, ...]
     mtu: int = 0
+    bridge: tuple[bool, ...] = ()
 
 
 class Topology(NamedTuple):
@@ -143,7 +145,9 @@ def _links(raw: object, kinds: Mapping[str, str], choose: LinkKind) -> tuple[Lin
         mtu = values.get("mtu") or 0
         if mtu:
             mtu = check.whole(f"{path}.mtu", mtu, check.MTU, "an MTU is a whole number of bytes")
-        links.append(Link(name, kind, tuple(ends), mtu))
+        asked = bridged.options(f"{path}.bridge", values.get("bridge"), kind)
+        links.append(Link(name, kind, tuple(ends), mtu, tuple(asked) if kind == bridged.KIND else ()))
+    bridged.check_places(links)
     return tuple(links)
 
 

@@ -195,6 +195,51 @@ REFUSED: list[tuple[Callable[[Raw], object], str]] = [
 ]
 
 
+BRIDGE = {"name": "cable", "kind": "bridge", "ends": raw()["links"][0]["ends"]}
+
+
+def bridged(**link: Any) -> Raw:
+    """A bridge in `left`, a namespace, with a port that is the TAP of `right`."""
+    values = raw()
+    values["nodes"][0]["kind"] = "netns"
+    values["links"] = [{**BRIDGE, **link}]
+    return values
+
+
+def test_a_bridge_of_a_node_has_the_guests_tap_as_its_port() -> None:
+    values = bridged(bridge={"multicast_snooping": False, "promiscuous": True, "neighbours": True})
+    values["nodes"][1]["interfaces"] = [{"name": "enx8cae4cf5b7ae", "address": "192.168.1.101/24"}]
+    topology = parse(values)
+    nodes = {node.name: node for node in topology.nodes}
+    assert links.bridged.host_of(topology.links, "right") == "left"
+    assert links.bridged.host_of(topology.links, "left") == ""
+    assert links.attach(topology.links[0], topology.links[0].ends[1]).transport == "tap"
+    assert links.bridged.batch(topology.links, nodes, "left") == [
+        "link set dev enp3s0 type bridge mcast_snooping 0",
+        "link set dev enp3s0 promisc on",
+        "neighbour replace 192.168.1.101 lladdr 8c:ae:4c:f5:b7:ae dev enp3s0 nud permanent",
+        "route replace 192.168.1.101/32 dev enp3s0",
+    ]
+    assert links.bridged.batch(topology.links, nodes, "right") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ({**raw(), "links": [BRIDGE]}, "lab_links[0].ends[0].node"),
+        (bridged(ends=list(reversed(BRIDGE["ends"]))), "lab_links[0].ends[0].node"),
+        (bridged(bridge={"stp": True}), "lab_links[0].bridge.stp"),
+        (bridged(bridge={"promiscuous": "yes"}), "lab_links[0].bridge.promiscuous"),
+        (bridged(kind="tap", bridge={"promiscuous": True}), "lab_links[0].bridge"),
+        ({**bridged(), "links": [BRIDGE, SECOND]}, "lab_links[1].ends[1].node"),
+    ],
+)
+def test_a_bridge_that_cannot_be_is_refused_with_its_path(values: Raw, path: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse(values)
+    assert refusal.value.path == path
+
+
 @pytest.mark.parametrize(("change", "path"), REFUSED, ids=[f"{n}-{path}" for n, (_change, path) in enumerate(REFUSED)])
 def test_what_cannot_be_built_is_refused_with_its_path(change: Callable[[Raw], object], path: str) -> None:
     values = copy.deepcopy(raw())
