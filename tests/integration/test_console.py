@@ -66,6 +66,21 @@ def test_what_a_command_reads_and_says_is_exact(shell: str, wire: type[Wire], fo
         made.close()
 
 
+def test_a_slow_node_is_given_time(folder: Path) -> None:
+    """As an emulated board is: the shell answers at once, and each program takes seconds to start."""
+    slow = folder / "bin"
+    slow.mkdir()
+    (slow / "stty").write_text('#!/bin/sh\nsleep 4\nexec /bin/stty "$@"\n')
+    (slow / "stty").chmod(0o755)
+    with Console(["env", f"PATH={slow}:{os.environ['PATH']}", "sh", "-i"], folder / "tty") as console:
+        made = opened(console)
+        assert made.run(b"echo here") == (0, b"here\n", b"")
+        taken = Path(made.folder)
+        assert taken.is_dir()
+        made.close()
+        assert not taken.exists(), "the node's side ended by itself"
+
+
 LEFT = {
     "a half-typed line": b"touch {}/harm",
     "a half-typed line, cursor in the midst": b"touch {}/harm\x1b[D\x1b[D\x1b[D",

@@ -40,6 +40,11 @@ LINE = 2000  # characters of an upload's line: half of what a terminal keeps
 TRIES = 10
 PATIENCE = 0.8  # seconds after which a request is repeated, beyond its time on the wire; each time longer
 UNPACKING = 3.0  # the same, for what has to be unpacked first
+STARTING = 5.0  # the same, for the node's side to begin
+# That begins with a dozen programs. A node that takes longer than this (seconds) for them is a slow one, and all
+# patience grows with it, within reason. An emulated board with a third of a processor took 6 to 12 s.
+BRISK = 0.6
+SLOWEST = 20.0
 LONGEST_PATIENCE = 60.0
 ROUNDS = 40  # of asking for frames without getting one
 
@@ -58,6 +63,7 @@ class Session:
         self._ids = 0
         self._asked = 0
         self._busy = False
+        self._slow = 1.0  # by how much the node is slower than most
         self.ear = Ear(port)
         self.folder = ""  # on the node, for this connection; files put there go with it
 
@@ -66,26 +72,30 @@ class Session:
         Door(self.ear, self._port.write, login, self._token).enter(seconds)
         program = [line.strip() for line in AGENT.read_text(encoding="ascii").splitlines()]
         lines = [line for line in program if line and not line.startswith("#")]
-        for _attempt in range(3):
-            if self._start(lines):
+        for attempt in range(3):
+            if self._start(lines, STARTING * 3**attempt):
                 self.ear.mind_restart()
                 return
         raise ConsoleError(
-            "the shell does not take its commands whole, or there is no sha256sum, or no room in /run, /dev/shm and "
-            f"/tmp; the console said: {self.ear.tail()}"
+            f"the shell does not take its commands whole, or not in time, or there is no sha256sum; {self._console()}"
         )
 
-    def _start(self, lines: list[str]) -> bool:
+    def _start(self, lines: list[str], seconds: float) -> bool:
         text = "".join(f"{line}\n" for line in lines)
         self.ear.forget()
+        begin = time.monotonic()
         self._port.write(START.format(token=self._token, hash=hashlib.sha256(text.encode()).hexdigest()[:16]).encode())
-        place = self.ear.until(said(self._token, r"b (/[^:~\s]+)"), self._wire(800) + 5)
+        place = self.ear.until(said(self._token, r"b (/[^:~\s]+|)"), self._wire(800) + seconds)
         if place is None:
             self._port.write(INTERRUPT)
             return False
+        self._slow = min(max(1.0, (time.monotonic() - begin - self._wire(800)) / BRISK), SLOWEST)
+        if not place[2]:
+            self._port.write(INTERRUPT)
+            raise ConsoleError(f"there is no room in /run, /dev/shm and /tmp; {self._console()}")
         self.folder = place[2].decode()
         self._port.write(text.encode() + b".\n")
-        answer = self.ear.until(said(self._token, r"ok|no|m[ a-z0-9]+"), self._wire(len(text)) + 5)
+        answer = self.ear.until(said(self._token, r"ok|no|m[ a-z0-9]+"), self._wire(len(text)) + seconds)
         if answer is not None and answer[1].startswith(b"m"):
             raise ConsoleError(f"the node lacks what a console connection needs:{answer[1][1:].decode()}")
         if answer is None:
@@ -136,7 +146,7 @@ class Session:
     def _left(self) -> bool:
         self.ear.forget()
         self._say("x")
-        return self.ear.until(said(self._token, "x"), 2 * PATIENCE) is not None
+        return self.ear.until(said(self._token, "x"), 2 * PATIENCE * self._slow) is not None
 
     # how -------------------------------------------------------------------------------------------------------------
     def _send_lines(self, lines: list[str]) -> None:
@@ -152,7 +162,7 @@ class Session:
             total = checksum(self._ids, number, line.encode())
             self._say(f"c {self._ids} {number} {total} {line}")
             wanted = said(self._token, rf"c {self._ids} {number + 1}|w {self._ids} (\d+)")
-            answer = self.ear.until(wanted, self._wire(len(line)) + PATIENCE)
+            answer = self.ear.until(wanted, self._wire(len(line)) + PATIENCE * self._slow)
             if answer is not None and answer[2] is None:
                 number, failed = number + 1, 0
                 continue
@@ -169,14 +179,14 @@ class Session:
         self.ear.forget()
         for attempt in range(TRIES):
             self._say(request, fresh or attempt > 0)
-            found = self.ear.until(said(self._token, answer), seconds * (1 + attempt))
+            found = self.ear.until(said(self._token, answer), seconds * self._slow * (1 + attempt))
             if found is not None:
                 return found
         raise self._silence("no answer")
 
     def _finished(self, request: str, frames: Frames, seconds: float) -> int:
         """Wait for a command's end, take the frames that come with it; how many there are."""
-        patience = PATIENCE
+        patience = PATIENCE * self._slow
         end = time.monotonic() + seconds if seconds else None
         self.ear.forget()
         self._say(request)
@@ -205,7 +215,7 @@ class Session:
             for first, last in missing[:20]:
                 self.ear.forget()
                 self._say(f"g {self._ids} {first} {last}", fresh=True)
-                self.ear.until(self._end(), PATIENCE * (1 + failed), self._token.encode())
+                self.ear.until(self._end(), PATIENCE * self._slow * (1 + failed), self._token.encode())
                 frames.take(bytes(self.ear.heard))
             failed = failed + 1 if frames.missing(count) == missing else 0
 
@@ -220,4 +230,7 @@ class Session:
         return characters * 10 / self._baudrate
 
     def _silence(self, what: str) -> ConsoleError:
-        return ConsoleError(f"{what}; the console said: {self.ear.tail()}{self.ear.report()}")
+        return ConsoleError(f"{what}; {self._console()}{self.ear.report()}")
+
+    def _console(self) -> str:
+        return f"the console said: {self.ear.tail()}"
