@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.integration.places import Lab
+from tests.integration.usb import PATIENT
 
 pytestmark = [pytest.mark.lab, pytest.mark.usb]
 VARIABLES = {
@@ -87,7 +88,7 @@ print("done")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     inventory = tmp_path_factory.mktemp("inventory") / "usb.yml"
     inventory.write_text(json.dumps({"testbed": {"hosts": {"slave": VARIABLES}}}))
-    made = Lab(f"gadgettest-{os.getpid()}", inventory)
+    made = Lab(f"gadgettest-{os.getpid()}", inventory, extra=[PATIENT])
     made.playbook("lab_up")
     yield made
     made.playbook("lab_down")

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.integration.places import CHECKOUT, Lab
+from tests.integration.usb import PATIENT
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(2400)]
 WAYS = ("native", "direct", "lane", "impaired")
@@ -23,7 +24,7 @@ DEVICE = "enx8cae4cf5b7ae"
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Lab]:
-    made = Lab(f"stresstest-{os.getpid()}", CHECKOUT / "inventories/usb_stress")
+    made = Lab(f"stresstest-{os.getpid()}", CHECKOUT / "inventories/usb_stress", extra=[PATIENT])
     made.playbook("lab_up")
     yield made
     made.playbook("lab_down")

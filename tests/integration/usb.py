@@ -25,6 +25,7 @@ SERVER, CLIENT, OTHER = "master", "laptop", "slave"
 ADDRESS, PORT = "192.168.1.107", 7575
 PRODUCT, SERIAL = "0d28:0204", "0240000033514e45"
 DISK = 8 << 20  # bytes
+PATIENT = "lab_ready_within=240"  # seconds: two emulated nodes on two busy cores need more than a minute
 
 # Disk, serial port and HID on dummy_hcd, where a node is its own host; the last two give back what they get.
 PROBE = r"""
@@ -204,7 +205,7 @@ class UsbLab(Lab):
     """inventories/virtual with the nodes and variables of inventories/usb."""
 
     def _inventory(self) -> list[str]:
-        return ["-i", "inventories/virtual", "-i", "inventories/usb", "-e", f"lab_name={self.name}"]
+        return ["-i", "inventories/virtual", "-i", "inventories/usb", "-e", f"lab_name={self.name}", "-e", PATIENT]
 
     def shell(self, node: str, script: str, check: bool = True, stdin: str | None = None) -> Done:
         return self.run(node, ["sh", "-c", script], stdin, check)

@@ -14,12 +14,14 @@ from typing import NamedTuple
 from ..converge import Step
 from ..errors import MissingCapability, StepFailed, TestbedError
 from ..programs import run
+from . import held
 
 CONFIGFS = Path("/sys/kernel/config")
 CONTROLLERS = Path("/sys/class/udc")
 PREFIX = "impair-"  # of the names of our gadgets; all others are somebody else's
 STRINGS = "strings/0x409"  # English, as everybody writes
 CONFIG = "configs/c.1"
+CLOSED = 20.0  # seconds that programs of the node may take to see that they were unplugged
 DUMMY = "dummy_udc."  # controllers of dummy_hcd, which is a host controller with a device controller wired to it
 
 VALUES = ("idVendor", "idProduct", "bcdDevice", "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol")
@@ -107,7 +109,7 @@ class GadgetDomain:
             steps = [self._write(file, wanted.values[file]) for file in _ejected(found, wanted)]
             if found.udc != udc:
                 caution = "disruptive: the host sees the device unplugged" if found.udc else ""
-                steps += [self._write("UDC", b"", caution)] if found.udc else []
+                steps += self._unplug(found, caution) if found.udc else []
                 steps.append(self._write("UDC", udc.encode()))
             return steps
         return [
@@ -162,7 +164,7 @@ class GadgetDomain:
         return [
             step._replace(retire=retire)
             for step in (
-                *([self._write("UDC", b"", caution)] if gadget.udc else []),
+                *(self._unplug(gadget, caution) if gadget.udc else []),
                 *(self._folder("rm", f"{CONFIG}/{name}") for name in gadget.linked),
                 *(
                     self._folder("rmdir", folder)
@@ -171,6 +173,17 @@ class GadgetDomain:
                 self._folder("rmdir", STRINGS),
                 self._folder("rmdir", ""),
             )
+        ]
+
+    def _unplug(self, gadget: Gadget, caution: str) -> list[Step]:
+        """Its HIDs have to be closed before they are removed or plugged in again: else Linux 6.1 puts an object into
+        its lists that is in use already, and fails sooner or later (cdev_init() in hidg_bind() of f_hid.c).
+        """
+        hids = [f"functions/{name}" for name in gadget.functions if name.startswith("hid.")]
+        closed = (self._path / hid / "dev" for hid in hids)
+        return [
+            self._write("UDC", b"", caution),
+            *(Step(f"wait until nobody has {path.parent.name} open", ("wait", path, b"")) for path in closed),
         ]
 
     def _write(self, file: str, value: bytes, caution: str = "") -> Step:
@@ -193,7 +206,10 @@ class GadgetDomain:
                 _run(what)
                 continue
             try:
-                _change(verb, what, value)
+                if verb == "wait":
+                    _wait_until_closed(step, what)
+                else:
+                    _change(verb, what, value)
             except OSError as error:
                 raise _refusal(step, verb, what, error) from error
 
@@ -277,6 +293,15 @@ def _run(argv: Sequence[str]) -> None:
     if argv[0] == "modprobe":
         raise MissingCapability("a USB device", f"the kernel module {argv[1]}", done.stderr.strip())
     raise StepFailed(shlex.join(argv), done.stderr.strip() or f"exit {done.returncode}")
+
+
+def _wait_until_closed(step: Step, path: Path) -> None:
+    number = _text(path)
+    try:
+        if number:
+            held.wait_until_closed(number, CLOSED)
+    except TestbedError as error:
+        raise StepFailed(step.command, str(error)) from error
 
 
 def _change(verb: str, path: Path, value: bytes) -> None:

@@ -29,10 +29,20 @@ class Echo:
     """A device node that gives back what it reads: a serial port bytes, a HID whole reports."""
 
     def __init__(self, node: str) -> None:
+        self._node = node
         self._waiting: collections.deque[bytes] = collections.deque()
         self.descriptor = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
         if os.isatty(self.descriptor):
             tty.setraw(self.descriptor)
+
+    def gone(self) -> bool:
+        """Whether the node is another one by now, or none: a HID that was removed tells its reader nothing of that
+        (f_hidg_poll() in f_hid.c), and one that was made anew within a tick has the same name.
+        """
+        try:
+            return not os.path.samestat(os.stat(self._node), os.fstat(self.descriptor))
+        except FileNotFoundError:
+            return True
 
     def events(self) -> int:
         return (select.POLLIN if len(self._waiting) < MOST else 0) | (select.POLLOUT if self._waiting else 0)
@@ -131,9 +141,11 @@ class Device:
 
     def look(self) -> None:
         """Open what is plugged in, close what is not: an open node would keep a gadget from being removed."""
-        if not read(self._folder / "UDC"):
-            for function in list(self.echoes):
+        plugged = read(self._folder / "UDC")
+        for function, echo in list(self.echoes.items()):
+            if not plugged or echo.gone():
                 self.close(function)
+        if not plugged:
             return
         for function in (self._folder / "functions").iterdir():
             kind = function.name.partition(".")[0]

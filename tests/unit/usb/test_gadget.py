@@ -64,11 +64,13 @@ def test_only_an_ejected_medium_and_the_controller_change_without_making_it_anew
     assert steps(State(empty, controllers=held), State(gadget)) == [f"echo {file} > G/{medium}"]
     assert steps(State(gadget, controllers=held), State(gadget._replace(udc="other"))) == [
         "echo '' > G/UDC  # disruptive: the host sees the device unplugged",
+        "wait until nobody has hid.2 open",
         "echo other > G/UDC",
     ]
     another = asked(udc="dummy_udc.0", functions=[{"kind": "acm"}]).gadget
     planned = steps(State(gadget, controllers=held), State(another))
     assert planned[0] == "echo '' > G/UDC  # disruptive: the host sees the device unplugged"
+    assert planned[1] == "wait until nobody has hid.2 open"
     assert planned.index("rmdir G") < planned.index("mkdir G")
 
 
