@@ -9,6 +9,7 @@ libbpf's macros write numbers as types: `__uint(type, 2)` is a pointer to an arr
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 MAGIC = 0xEB9F
@@ -26,6 +27,7 @@ ENTRY = {
     ENUM64: 12,
 }  # bytes behind a type, each of its count
 TAIL = {INT: 4, ARRAY: 12, VARIABLE: 4, DECL_TAG: 4}
+BIT_OFFSET = 0xFFFFFF  # of a member; above it the size of a bit field, where the structure has such
 DEEPEST = 32  # names of names
 
 
@@ -90,6 +92,41 @@ class _Table(NamedTuple):
     def pointed_size(self, number: int) -> int:
         """The size of what __type says."""
         return self.size_of(self._pointed(number))
+
+
+def offsets(data: bytes, paths: Iterable[str]) -> dict[str, int]:
+    """Where members of structures are, in bytes, by paths such as `net.ns.inum`; of unions without a name, too.
+
+    Paths that this kernel does not have are left out. Raises ValueError, struct.error.
+    """
+    table = _table(data)
+    wanted = list(paths)
+    heads = {path.partition(".")[0] for path in wanted}
+    named = ((table.name(one.name), one) for one in table.types if one.kind == STRUCT and one.entries)
+    structures = {name: one for name, one in named if name in heads}
+    found = {}
+    for path in wanted:
+        head, *members = path.split(".")
+        place = _place(table, structures[head], members) if head in structures else None
+        if place is not None:
+            found[path] = place
+    return found
+
+
+def _place(table: _Table, within: Type, members: list[str]) -> int | None:
+    if not members:
+        return 0
+    if within.kind not in (STRUCT, UNION):
+        return None
+    for name_at, number, bits in TYPE.iter_unpack(within.tail):
+        name = table.name(name_at)
+        if name and name != members[0]:
+            continue
+        rest = members[1:] if name else members
+        place = _place(table, table.resolved(number), rest) if rest else 0
+        if place is not None:
+            return (bits & BIT_OFFSET) // 8 + place
+    return None
 
 
 def maps(data: bytes) -> dict[str, dict[str, int]]:

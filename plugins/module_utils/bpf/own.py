@@ -10,7 +10,7 @@ maps that mean the same to both stay, with what they hold.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -104,9 +104,10 @@ class OwnDomain:
                 + f"` of {self.interface} was not made by this task; choose another priority, or remove it"
             )
 
-    def prepare(self, wanted: Wanted) -> State:
+    def prepare(self, wanted: Wanted, given: Mapping[str, int] | None = None) -> State:
         """The state to converge to; the program is loaded, and what the verifier refuses has touched nothing.
 
+        `given`: descriptors of maps that the caller has, and which the program is to use.
         Raises StepFailed with the verifier's last lines, MissingCapability, TestbedError for a pin that is not ours.
         """
         label = wanted.attached.label
@@ -117,7 +118,9 @@ class OwnDomain:
         self._files[label] = f"object-file {wanted.file} section {wanted.section}"
         maps = {}
         for name, definition in wanted.maps.items():
-            same = old.get(name[:SHORT]) if label in self._programs else None
+            same = (given or {}).get(name)
+            if same is None and label in self._programs:
+                same = old.get(name[:SHORT])
             maps[name] = self._pins.keep(same if same is not None else _fitting(definition, pinned.get(name), old))
         self._pins.check(maps)
         if label not in self._programs:
@@ -126,6 +129,10 @@ class OwnDomain:
         self._entries = wanted.entries
         qdisc = standing.qdisc or "clsact" if wanted.attached.at_ends else self._without(standing)
         return State(qdisc, False, (wanted.attached,), wanted.entries, self._pins.of(self.maps))
+
+    def descriptor(self, wanted: Wanted) -> int:
+        """Of the program, once it was prepared."""
+        return self._programs[wanted.attached.label]
 
     def absent(self) -> State:
         """Without the program, and without the qdisc where it was made by us."""

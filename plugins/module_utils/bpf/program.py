@@ -61,9 +61,17 @@ def create(definition: MapDefinition) -> int:
     return made
 
 
-def load(data: bytes, section: str, maps: Mapping[str, int], file: str, function: str = "", name: str = "") -> Program:
-    """Load the program of a section for a classifier. `maps`: a descriptor for each map that it uses; `name`: what
-    the kernel is to call it, if not as its function.
+def load(
+    data: bytes,
+    section: str,
+    maps: Mapping[str, int],
+    file: str,
+    function: str = "",
+    name: str = "",
+    kind: int = syscall.SCHED_CLS,
+) -> Program:
+    """Load the program of a section, for a classifier if `kind` does not say otherwise. `maps`: a descriptor for each
+    map that it uses; `name`: what the kernel is to call it, if not as its function.
 
     Sections of global variables become maps by themselves where `maps` has none. `function` is needed where a section
     has several programs; `file` is what errors call the object. Raises BadObject, StepFailed, MissingCapability.
@@ -81,7 +89,7 @@ def load(data: bytes, section: str, maps: Mapping[str, int], file: str, function
                 raise BadObject(f"{file} uses the map {definition.name}, which nobody made")
             held[definition.name] = create(definition)
             own.append(held[definition.name])
-        return Program(_loaded(code, held, made.licence), code.name, identity(data))
+        return Program(_loaded(code, held, made.licence, kind), code.name, identity(data))
     finally:
         for descriptor in own:  # the program holds its maps
             os.close(descriptor)
@@ -122,7 +130,7 @@ def link(made: Object, section: str, function: str = "") -> Code:
     return Code(first.name, bytes(code), maps)
 
 
-def _loaded(code: Code, descriptors: Mapping[str, int], licence: str) -> int:
+def _loaded(code: Code, descriptors: Mapping[str, int], licence: str, kind: int) -> int:
     instructions = bytearray(code.instructions)
     for number, (definition, offset) in code.maps.items():
         opcode, registers, off, _immediate = _get(instructions, number)
@@ -130,7 +138,7 @@ def _loaded(code: Code, descriptors: Mapping[str, int], licence: str) -> int:
         _put(instructions, number, opcode, _with_source(registers, source), off, descriptors[definition.name])
         if definition.content:
             _put(instructions, number + 1, 0, 0, 0, offset)
-    return syscall.load(syscall.SCHED_CLS, bytes(instructions), licence, code.name)
+    return syscall.load(kind, bytes(instructions), licence, code.name)
 
 
 def _entry(made: Object, section: str, function: str) -> Symbol:

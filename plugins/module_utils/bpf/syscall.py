@@ -25,8 +25,9 @@ NUMBERS = {"x86_64": 321, "i686": 357, "i386": 357, "armv7l": 386, "armv6l": 386
 NUMBERS.update({"s390x": 351, "mips": 4355, "mips64": 5315})  # 280 on younger machines (asm-generic/unistd.h)
 MAP_CREATE, LOOKUP, UPDATE, DELETE, NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)  # enum bpf_cmd
 PROG_TEST_RUN, PROG_BY_ID, MAP_BY_ID, INFO, MAP_FREEZE = 10, 13, 14, 15, 22
+RAW_TRACEPOINT_OPEN, ENABLE_STATS = 17, 32
 HASH, ARRAY = 1, 2  # enum bpf_map_type
-SCHED_CLS = 3  # enum bpf_prog_type
+SCHED_CLS, RAW_TRACEPOINT = 3, 17  # enum bpf_prog_type
 NAME_SIZE = 16  # BPF_OBJ_NAME_LEN, with the zero at the end
 REQUEST_SIZE = 128  # zeros behind what a kernel knows are no fault
 TRIES, PAUSE = 50, 0.005  # and seconds: the verifier gives up for a signal, and asks to be called again
@@ -35,6 +36,7 @@ LOG_STEPS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS (linux/bpf_verifier
 MOST_MAPS = 64  # of one program that info tells
 MAP_INFO = struct.Struct("=IIIIII16s")
 PROG_INFO = struct.Struct("=II8sIIQQQIIQ16s")
+RUN_STATISTICS, PROG_INFO_SIZE = 192, 208  # where run_time_ns and run_cnt are in struct bpf_prog_info, and end
 
 
 class MapInfo(NamedTuple):
@@ -203,6 +205,32 @@ def program_info(descriptor: int) -> ProgramInfo:
     asked = PROG_INFO.pack(0, 0, b"", 0, 0, 0, 0, 0, 0, MOST_MAPS, ctypes.addressof(numbers), b"")
     kind, number, tag, jited, *_more, count, _where, name = PROG_INFO.unpack(_info(descriptor, asked))
     return ProgramInfo(kind, number, tag.hex(), jited > 0, tuple(numbers[: min(count, MOST_MAPS)]), _text(name))
+
+
+def attach_raw(tracepoint: str, descriptor: int) -> int:
+    """Have a program run at a raw tracepoint as long as the descriptor that this returns is open.
+
+    Raises MissingCapability where the kernel has no such tracepoint, or no programs at tracepoints at all.
+    """
+    name = _buffer(tracepoint.encode() + b"\0")
+    what = f"attach a BPF program to the tracepoint {tracepoint}"
+    try:
+        return bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QII", ctypes.addressof(name), descriptor, 0))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL):
+            raise MissingCapability(f"to {what}", "CONFIG_BPF_EVENTS and this tracepoint") from None
+        raise _refusal(error, what) from None
+
+
+def count_runs() -> int:
+    """Have the kernel time all BPF programs as long as the descriptor that this returns is open (Linux 5.8)."""
+    return _call(ENABLE_STATS, struct.pack("=I", 0), "time BPF programs")
+
+
+def runs(descriptor: int) -> tuple[int, int]:
+    """How often a program ran while runs were counted, and the nanoseconds of all these runs."""
+    spent, count = struct.unpack_from("=QQ", _info(descriptor, bytes(PROG_INFO_SIZE)), RUN_STATISTICS)
+    return count, spent
 
 
 def run(descriptor: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> Run:
