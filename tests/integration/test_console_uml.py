@@ -184,8 +184,10 @@ def test_first_contact_makes_ssh_work(node: tuple[Console, Path]) -> None:
         "console_keys": [(folder / "out/key.pub").read_text()],
         "console_interfaces": [{"name": "lan0", "address": "192.168.77.7/24"}],
     }
-    assert "changed=1" in playbook("console", node, wanted)
+    said = playbook("console", node, wanted)
+    assert "changed=1" in said and "No key was set" not in said
     assert "changed=0" in playbook("console", node, wanted)
+    assert "No key was set" in playbook("console", node, {**wanted, "console_keys": []})
     ssh = "ssh -i /run/key -o StrictHostKeyChecking=no -o BatchMode=yes root@192.168.77.7 'hostname; id -u'"
     ansible(console, "raw", f"install -m 600 /run/out/key /run/key && {ssh} >/run/out/ssh", *as_user("root"))
     assert (folder / "out/ssh").read_text() == "slave7\n0\n"

@@ -18,6 +18,7 @@ from tests.integration import netboots
 from tests.integration.netboots import CMDLINE, SERVER, Board, Server, sha256, wait_for
 from tests.integration.places import CHECKOUT, run
 
+pytestmark = pytest.mark.board  # all need the image of a card
 UP_WITHIN = 600  # seconds; 95 to 210 were seen where each processor had four other things to do, once more than 300
 SIDS = {"left": "02c00081-1111-2222-3333-000044556677", "right": "02c00081-1111-2222-3333-000044556678"}
 ADDRESSES = {"left": "192.168.77.20", "right": "192.168.77.21"}
@@ -82,7 +83,6 @@ def start(boards: list[Board]) -> None:
         wait_for(board.up, UP_WITHIN, board.said)
 
 
-@pytest.mark.board
 @pytest.mark.timeout(1500)
 def test_two_boards_start_from_one_server(server: Server, published: tuple[Path, str]) -> None:
     tried = server.playbook("netboot", "--check", "--diff")

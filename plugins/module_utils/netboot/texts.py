@@ -31,7 +31,8 @@ def dnsmasq(asked: Asked) -> str:
         f"pid-file={asked.folder}/state/dnsmasq.pid",
     ]
     if asked.dhcp == "proxy":
-        lines += [f"dhcp-range={network.network_address},proxy", f"dhcp-boot=pxelinux.0,,{asked.address.ip}"]
+        # Without a pxe-service, dnsmasq's proxy answers nobody; 21 is u-boot on 32-bit ARM (IANA, RFC 4578's types).
+        lines += [f"dhcp-range={network.network_address},proxy", "pxe-service=21,u-boot,pxelinux"]
     else:
         lines += [
             f"dhcp-range={network.network_address},static,{network.netmask},1h",
