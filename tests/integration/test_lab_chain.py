@@ -36,6 +36,12 @@ def chain(before: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -
     made.playbook("lab_down")
 
 
+def forwarded(lab: Lab) -> int:
+    """Bytes that left r1 towards r2 so far."""
+    (link,) = json.loads(lab.run("r1", ["ip", "-j", "-s", "link", "show", "dev", "eth1"]).stdout)
+    return int(link["stats64"]["tx"]["bytes"])
+
+
 def replies(said: str) -> dict[int, float]:
     """Number of each echo that came back → milliseconds."""
     return {int(number): float(late) for number, late in re.findall(r"icmp_seq=(\d+) .*time=([\d.]+) ms", said)}
@@ -95,6 +101,21 @@ def test_a_link_says_itself_what_it_does_in_both_directions(chain: Lab, tmp_path
         assert "netem" not in chain.run(router, ["tc", "qdisc", "show", "dev", "eth0"]).stdout
     assert min(replies(chain.enter("h1", PING, check=False).stdout).values()) >= 20
     assert "failed=0" in chain.playbook("clear", "-l", "r1,r2", "--tags", "impairment").stdout
+
+
+def test_the_triage_measures_the_chain_routed(chain: Lab, tmp_path: Path) -> None:
+    """Its short form, judged by what the router forwarded; `make test-sources` has the whole."""
+    report = tmp_path / "new" / "triage.json"
+    asked = {"triage_modes": ["routed"], "triage_sizes": [], "triage_seconds": 1, "triage_report": str(report)}
+    before = forwarded(chain)
+    said = chain.playbook("triage", "-e", json.dumps(asked)).stdout
+    found = json.loads(report.read_text())["modes"]["routed"]
+    assert not found["failed"] and 0 < found["rtt"] < 1000 and len(found["both_ways"]) == 2, said
+    carried = (forwarded(chain) - before) * 8 / 1e6  # Mbit of streams that lasted a second each
+    assert found["one_way"] > 0.1 and carried > (found["one_way"] + found["both_ways"][0]) * 0.9, said
+    assert any("routed" in row and row[-3:] == ["2000", "9400", "9400"] for row in map(str.split, said.splitlines())), (
+        said
+    )
 
 
 def test_nothing_is_left(chain: Lab, before: dict[str, object]) -> None:
