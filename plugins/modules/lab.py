@@ -66,7 +66,7 @@ options:
   ready_within:
     description: Seconds within which every started node's ssh has to answer.
     type: int
-    default: 60
+    default: 180
 attributes:
   check_mode:
     description: Whether the module can say what it would do without doing it.
@@ -145,7 +145,7 @@ ARGUMENTS = {
     "cache_dir": {"type": "path"},
     "nodes": {"type": "list", "elements": "dict", "default": []},
     "links": {"type": "list", "elements": "dict", "default": []},
-    "ready_within": {"type": "int", "default": 60},
+    "ready_within": {"type": "int", "default": 180},
 }
 
 

@@ -51,9 +51,8 @@ def make_directory(directory: Path) -> None:
     (directory / "cp").mkdir(mode=0o700, exist_ok=True)
 
 
-def remove_directory(directory: Path) -> None:
-    """Remove the run directory, and the folders of ours that it was the last one in."""
-    _remove_tree(directory)
+def _remove_folders(directory: Path) -> None:
+    """Remove the folders of ours that the run directory was the last one in."""
     for folder in (directory.parent, directory.parent.parent):
         if not folder.name.startswith("impair.testbed"):
             return
@@ -63,8 +62,8 @@ def remove_directory(directory: Path) -> None:
             return
 
 
-def _remove_tree(directory: Path) -> None:
-    """Ssh clients whose nodes just went may be removing their own sockets at this moment."""
+def remove_directory(directory: Path) -> None:
+    """Ssh clients whose nodes just went may be removing their own sockets in it at this moment."""
     for attempt in range(20):
         try:
             shutil.rmtree(directory)
@@ -79,13 +78,37 @@ def _remove_tree(directory: Path) -> None:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """One lab_up or lab_down at a time. The lock lies beside the run directory and goes with the last lab."""
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
+    """One lab_up or lab_down of this lab at a time: others may take minutes. The lock lies beside the run directory.
+
+    It goes with that, and with it the folders of ours that nothing is left in.
+    """
+    path = directory.with_name(f".{directory.name}.lock")
+    handle = _lock(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
+        if not directory.exists():
+            path.unlink()
+            _remove_folders(directory)
+        os.close(handle)
+
+
+def _lock(path: Path) -> int:
+    """The file's descriptor, locked. Whoever had it before may have removed it meanwhile: then it is made anew."""
+    while True:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except (FileExistsError, FileNotFoundError):  # the folder has just gone with another lab
+            if path.parent.exists() and not path.parent.is_dir():
+                raise
+            continue
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(path.lstat(), os.fstat(handle)):
+                return handle
+        except FileNotFoundError:
+            pass
         os.close(handle)
 
 
