@@ -82,7 +82,6 @@ class Rule(ctypes.Structure):
 class State(ctypes.Structure):
     _fields_ = [
         ("seen", u64),
-        ("bytes", u64),
         ("dropped", u64),
         ("corrupted", u64),
         ("duplicated", u64),
@@ -140,7 +139,7 @@ class Loaded:
 
     def clear(self) -> None:
         """Forget matches, rules and where they stand."""
-        for name in ("matches", "rules", "states"):
+        for name in ("matches", "rules"):
             for key in list(syscall.keys(self.maps[name], SIZES[name][0])):
                 syscall.delete(self.maps[name], key)
         for index in range(64):
@@ -164,9 +163,9 @@ class Loaded:
         """Set a rule, and where it stands unless it stands already."""
         choosers = (rule.drop, rule.corrupt, rule.duplicate, rule.mark)
         rule.uses = sum(1 << place for place, chooser in enumerate(choosers) if chooser.kind)
-        syscall.update(self.maps["rules"], _number(number), bytes(rule))
-        if state or syscall.lookup(self.maps["states"], _number(number), SIZES["states"][1]) is None:
+        if state or syscall.lookup(self.maps["rules"], _number(number), SIZES["rules"][1]) is None:
             syscall.update(self.maps["states"], _number(number), bytes(state or State()))
+        syscall.update(self.maps["rules"], _number(number), bytes(rule))
 
     def only(self, rule: Rule, state: State | None = None, priority: int = 0) -> None:
         """All packets suffer this."""

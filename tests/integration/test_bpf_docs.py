@@ -52,7 +52,11 @@ def test_impairments_as_the_page_writes_them(own: Own) -> None:
     number = f"{os.stat(f'/run/netns/{own.place.name}').st_ino:x}"
     assert own.shell("stat -Lc %i /proc/self/ns/net").strip() == str(int(number, 16))
     own.send(9)
-    printed = own.shell(look.replace("*", number))
+    rules = own.shell(f"bpftool map dump pinned /sys/fs/bpf/impair_testbed/{number}/rules")
+    (key,) = re.findall(r"key:\n((?: ?[0-9a-f]{2}){4})", rules)
+    assert "6e 8c 57 7e" in look and "0x6e 0x8c 0 0" in look
+    low, high, *_rest = key.split()
+    printed = own.shell(look.replace("*", number).replace("0x6e 0x8c", f"0x{low} 0x{high}"))
     assert printed.startswith("rules\nstates\n")
     assert re.search(r"65 74 68 30", printed), "the interface's name stands in its rule"
     assert re.search(r"value:\n09 00 00 00 00 00 00 00  ", printed), "nine packets"

@@ -105,10 +105,12 @@ def _receive_all(listener: socket.socket) -> bytes:
 
 def counted(made: Path) -> tuple[int, int]:
     """(packets, superpackets) of the one rule, as bpftool shows its counters (struct state of files/bpf/impair.h)."""
-    states = f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{made.n.name}').st_ino:x}/states"
-    (entry,) = json.loads(run(["bpftool", "-j", "map", "dump", "pinned", states]).stdout)
-    numbers = struct.unpack_from("=8Q", bytes(int(byte, 16) for byte in entry["value"]))
-    return numbers[0], numbers[6]
+    pins = f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{made.n.name}').st_ino:x}"
+    (rule,) = json.loads(run(["bpftool", "-j", "map", "dump", "pinned", f"{pins}/rules"]).stdout)
+    place = [*rule["key"][:2], "0", "0"]
+    entry = json.loads(run(["bpftool", "-j", "map", "lookup", "pinned", f"{pins}/states", "key", *place]).stdout)
+    numbers = struct.unpack_from("=7Q", bytes(int(byte, 16) for byte in entry["value"]))
+    return numbers[0], numbers[5]
 
 
 def passing(made: Path, into: str, out: str = "n1", end: str = "s") -> tuple[list[bytes], list[bytes]]:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MOST_SHAPES, PATTERN_BITS, MOST_CORRUPTED, LABEL = 64, 1024, 16, 96
+MOST_SHAPES, MOST_STATES, PATTERN_BITS, MOST_CORRUPTED, LABEL = 64, 65536, 1024, 16, 96
 NEVER, EVERY, PATTERN, RANDOM, GILBERT_ELLIOTT, FOUR_STATE, ALL = range(7)  # enum chooser_kind
 PAYLOAD, TRANSPORT, NETWORK = range(3)  # enum corruption_base
 
@@ -23,14 +23,14 @@ _RULE = struct.Struct("=II")
 _CHOOSER = struct.Struct("=IIIIQ5II")
 _CORRUPTION = struct.Struct(f"=IIII{MOST_CORRUPTED}s")
 _MARK = struct.Struct("=II")
-_STATE = struct.Struct("=8Q4I")
+_STATE = struct.Struct("=7Q4I")
 
 CHOOSER_SIZE = _CHOOSER.size + PATTERN_BITS // 8
 RULE_SIZE = _RULE.size + 4 * CHOOSER_SIZE + _CORRUPTION.size + _MARK.size + LABEL
 SHAPE_SIZE = 2 * _FIELDS.size + _TARGET.size + _SHAPE.size
 MATCH_SIZE = _FIELDS.size + _MATCH.size + _TARGET.size
 STATE_SIZE = _STATE.size
-INDEX = struct.Struct("=I")  # key of arrays, `rules` and `states`
+INDEX = struct.Struct("=I")  # key of `rules` and arrays
 KEY = struct.Struct("=Q")  # of `matches`
 
 
@@ -118,13 +118,17 @@ class State(NamedTuple):
     """struct state: what a rule has counted."""
 
     seen: int
-    bytes: int
     dropped: int
     corrupted: int
     duplicated: int
     marked: int
     superpackets: int
     segments: int
+
+
+def state_place(rule: int) -> bytes:
+    """Where the state of the rule with this key stands, as a key of `states`."""
+    return INDEX.pack(rule % MOST_STATES)
 
 
 def pack_shape(mask: Fields, first: int, lone: tuple[Fields, Target] | None = None) -> bytes:
@@ -168,4 +172,4 @@ def unpack_rule(data: bytes) -> Rule:
 
 
 def unpack_state(data: bytes) -> State:
-    return State(*_STATE.unpack_from(data)[:8])
+    return State(*_STATE.unpack_from(data)[:7])

@@ -23,6 +23,7 @@ from .layout import (
     FOUR_STATE,
     GILBERT_ELLIOTT,
     INDEX,
+    MOST_STATES,
     NETWORK,
     PATTERN,
     RANDOM,
@@ -32,11 +33,11 @@ from .layout import (
     Chooser,
     Rule,
     State,
+    state_place,
     unpack_rule,
     unpack_state,
 )
 
-MOST_RULES = 65536
 NO_PREALLOC = 1  # BPF_F_NO_PREALLOC: a map that takes memory as it fills
 RULES, STATES = "rules", "states"
 SIZES = {RULES: RULE_SIZE, STATES: STATE_SIZE}
@@ -75,8 +76,9 @@ class RulesDomain:
         maps = self._find()
         if maps is None:
             return {}
-        items = syscall.items(maps.states, INDEX.size, STATE_SIZE)
-        return {INDEX.unpack(key)[0]: unpack_state(value) for key, value in items.items()}
+        keys = [INDEX.unpack(key)[0] for key in syscall.keys(maps.rules, INDEX.size)]
+        found = {key: syscall.lookup(maps.states, state_place(key), STATE_SIZE) for key in keys}
+        return {key: unpack_state(value) for key, value in found.items() if value is not None}
 
     def plan(self, current: Rules, desired: Rules) -> list[Step]:
         known, wanted = dict(current), dict(desired)
@@ -94,27 +96,23 @@ class RulesDomain:
     def apply(self, steps: Sequence[Step]) -> None:
         for step in steps:
             key, rule = step.payload
-            self._write(self.maps(), INDEX.pack(key), rule)
+            self._write(self.maps(), key, rule)
 
-    def _write(self, maps: Maps, key: bytes, rule: Rule | None) -> None:
+    def _write(self, maps: Maps, key: int, rule: Rule | None) -> None:
+        packed = INDEX.pack(key)
         if rule is None:
-            syscall.delete(maps.rules, key)
-            syscall.delete(maps.states, key)
+            syscall.delete(maps.rules, packed)
             return
-        if syscall.lookup(maps.states, key, STATE_SIZE) is None:
-            syscall.update(maps.states, key, bytes(STATE_SIZE))
-        syscall.update(maps.rules, key, rule.pack())
+        if syscall.lookup(maps.rules, packed, RULE_SIZE) is None:  # there may be counts of one that is gone
+            syscall.update(maps.states, state_place(key), bytes(STATE_SIZE))
+        syscall.update(maps.rules, packed, rule.pack())
 
     def maps(self) -> Maps:
         """The maps that stand, else new ones, pinned. Raises StepFailed where they cannot be made or pinned."""
         found = self._find()
         if found is None:
-            found = Maps(
-                *(
-                    syscall.create_map(syscall.HASH, INDEX.size, size, MOST_RULES, NO_PREALLOC, name)
-                    for name, size in SIZES.items()
-                )
-            )
+            rules = syscall.create_map(syscall.HASH, INDEX.size, RULE_SIZE, MOST_STATES, NO_PREALLOC, RULES)
+            found = Maps(rules, syscall.create_map(syscall.ARRAY, INDEX.size, STATE_SIZE, MOST_STATES, name=STATES))
         if not self._pinned:
             files.pin(self._folder, dict(zip(SIZES, found)))
             self._maps, self._pinned = found, True
