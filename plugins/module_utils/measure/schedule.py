@@ -49,8 +49,11 @@ class Series(NamedTuple):
 
 
 def train_length(flow: Flow, asked: Asked) -> int:
-    """A length of its own for each flow that is corrupted: a frame beyond recognition still has its length."""
-    return LEAST[flow.protocol] + (2 * flow.id if asked.corrupt else 0)
+    """A length of its own for each flow that is corrupted: a frame beyond recognition still has its length.
+
+    An odd one, as all other numbered packets and what kernels answer have even ones.
+    """
+    return LEAST[flow.protocol] + (2 * flow.id + 1 if asked.corrupt else 0)
 
 
 def requests(subject: Subject, limits: Limits) -> Series:

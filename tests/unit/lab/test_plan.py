@@ -132,7 +132,7 @@ def test_uml_gets_each_interface_with_its_address_and_never_merges_packets(
     devices = [word for word in process.argv if word.startswith("vec")]
     assert devices[0].startswith("vec0:transport=fd,fd={fd:mgmt1},mac=")
     assert devices[1:] == [
-        "vec1:transport=bess,dst=w.sock,mac=52:54:00:00:00:01",
+        "vec1:transport=bess,dst=w.sock,mac=52:54:00:00:00:01,depth=256",
         "vec2:transport=tap,ifname=tap1,mac=8c:ae:4c:f5:b7:ae",
     ]
     assert process.ends == ("mgmt1",)

@@ -236,7 +236,7 @@ def test_all_but_iptables_count_all_frames(counter: str) -> None:
 def test_damaged_packets_in_turns_are_as_many_as_asked() -> None:
     """Where the damage hides what a packet is, addresses and ports tell it; what has its length may be."""
     subject = of_class(corrupt={"every": 10})
-    flow, length = subject.way, 70 + 2 * subject.way.id
+    flow, length = subject.way, 71 + 2 * subject.way.id
 
     def unknown(at: int, source: str = flow.source) -> bytes:
         place = WATCHES["master"].interfaces.index(DEVICE)
@@ -263,7 +263,7 @@ def corrupting() -> Subject:
 
 def test_damaged_packets_are_not_lost_ones() -> None:
     subject = corrupting()
-    flow, length = subject.way.id, 70 + 2 * subject.way.id
+    flow, length = subject.way.id, 71 + 2 * subject.way.id
 
     def left(n: int) -> bytes:
         record: Any = bytearray(ours("master", DEVICE, True, flow, n, n, damaged=n % 10 == 0))

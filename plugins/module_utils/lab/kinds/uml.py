@@ -24,6 +24,10 @@ from .base import Place, Process
 KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 
+# Packets that wait where a cable lags; of more than the usual 64 the driver loses what comes meanwhile (vector_send in
+# arch/um/drivers/vector_kern.c lets the stack go on although its socket takes nothing).
+DEPTH = 256
+
 
 def program() -> Path:
     return Path(programs.find(KERNEL) or KERNEL)
@@ -112,7 +116,7 @@ class Uml:
         if attachment.transport == "tap":
             return f"vec{number}:transport=tap,ifname={attachment.id},mac={mac}"
         if attachment.transport == "socket":
-            return f"vec{number}:transport=bess,dst={attachment.id},mac={mac}"
+            return f"vec{number}:transport=bess,dst={attachment.id},mac={mac},depth={DEPTH}"
         return f"vec{number}:transport=fd,fd={{fd:{attachment.id}}},mac={mac}"
 
 
