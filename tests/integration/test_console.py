@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp(f"c{next(_numbers)}")
 
 
-def opened(console: Console, seconds: float = 30) -> session.Session:
+def opened(console: Console, seconds: float = 100) -> session.Session:
     made = session.Session(port.open_port(console.name, 115200, "none", 5), 115200)
     made.open(NOBODY, seconds)
     return made
@@ -90,7 +90,7 @@ LEFT = {
     "cat": b"cat\n",
     "more": b"seq 1 500 | more\n",
     "less": b"seq 1 500 | LESS= LESSHISTFILE=- less\n",
-    "an interpreter": b"python3 -q\n",
+    "an interpreter": b"python3 -Iq\n",
     "something that minds no Ctrl-C": b"trap '' INT; sleep 600; trap - INT\n",
     "stopped output": b"\x13",
     "no echo": b"stty -echo\n",
@@ -148,7 +148,7 @@ def test_a_login_while_the_kernel_prints(times: bool, folder: Path) -> None:
         made = session.Session(port.open_port(console.name, 115200, "none", 5), 115200)
         thread.start()
         try:
-            made.open(login, 30)
+            made.open(login, 100)
             assert made.run(b"echo here").stdout == b"here\n"
         finally:
             over.set()
@@ -180,7 +180,7 @@ def test_a_controller_that_was_killed_is_in_nobodys_way(folder: Path) -> None:
     with Console(SHELLS["sh"], folder / "tty") as console:
         wire = port.open_port(console.name, 115200, "none", 5)
         first = session.Session(wire, 115200)
-        first.open(NOBODY, 30)
+        first.open(NOBODY, 100)
         with pytest.raises(session.CommandTimeout):
             first.run(f"sleep 2; echo x >{folder}/done".encode(), None, 0.5)
         wire.close()  # all that the node sees of a kill

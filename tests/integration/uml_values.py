@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import socket
 import statistics
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ def tc(what: str = "qdisc", device: str = NEAR) -> str:
     return sh(f"tc -d {what} show dev {device}")
 
 
+def steady(test: Callable[..., None]) -> Callable[..., None]:
+    """A halt of the machine spoils one try of what measures time; what is wrong spoils all three."""
+
+    @functools.wraps(test)
+    def tried(*given: Any, **named: Any) -> None:
+        for _try in range(2):
+            try:
+                return test(*given, **named)
+            except AssertionError:
+                engine.clear()
+        return test(*given, **named)
+
+    return tried
+
+
 BUFFERS = [
     ({"queue": "15140B"}, FULL, 10),
     ({"queue": "15139B"}, FULL, 9),
@@ -75,6 +91,7 @@ BUFFERS = [
 
 
 @pytest.mark.parametrize(("asked", "size", "fits"), BUFFERS, ids=str)
+@steady
 def test_a_buffer_holds_what_is_asked_and_drops_the_rest(
     wire: Wire, asked: dict[str, Any], size: int, fits: int
 ) -> None:
@@ -124,6 +141,7 @@ def test_a_plug_holds_everything_until_it_is_released(wire: Wire) -> None:
     assert len(wire.burst(5)) == 5
 
 
+@steady
 def test_a_full_buffer_adds_the_asked_time(wire: Wire) -> None:
     apply(rate="256kbit", burst="1600B", queue="1s")
     came = wire.burst(200)
@@ -155,6 +173,7 @@ WIRES = [
 
 
 @pytest.mark.parametrize(("asked", "size", "counted"), WIRES, ids=str)
+@steady
 def test_a_packet_counts_for_what_it_takes_on_the_link(
     wire: Wire, asked: dict[str, Any], size: int, counted: int
 ) -> None:
@@ -187,6 +206,7 @@ def delays(wire: Wire, count: int = 1000) -> list[float]:
     return sorted(1000 * (arrival.at - sent[arrival.number]) for arrival in came)
 
 
+@steady
 def test_jitter_is_distributed_as_asked(wire: Wire) -> None:
     asked = {"delay": "60ms", "jitter": "10ms", "keep_order": False}
     apply(**asked, distribution="normal")
@@ -236,6 +256,7 @@ def test_ecn_marks_what_would_be_lost(wire: Wire) -> None:
     assert through_ipv4(2) is None
 
 
+@steady
 def test_slots_gather_packets(wire: Wire) -> None:
     apply(slot={"min": "60ms", "max": "60ms", "packets": 3})
     came = [arrival.at for arrival in wire.burst(15)]
