@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-boards test-long test-sources test-usb kernel bench fidelity build lock clean
+.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-boards test-long test-sources test-usb kernel qemu rtt bench fidelity build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -27,6 +27,10 @@ lab_up: prepared ## start the virtual lab
 triage: prepared ## a chain of routers: what it carries routed, by ESP and by IP-TFS; `make kernel` first, minutes once
 	@scripts/stages kernel
 	@ansible-playbook playbooks/triage.yml -i inventories/chain -e lab_node_kernel=built
+
+rtt: prepared ## round trips to guests with and without a virtual function of their host's network card, under QEMU
+	@scripts/fetch-qemu
+	@ansible-playbook playbooks/rtt.yml -i inventories/sriov
 
 lab_down: prepared ## stop the virtual lab, leave nothing behind
 	@ansible-playbook playbooks/lab_down.yml -i inventories/virtual
@@ -68,6 +72,9 @@ test-usb: prepared ## USB over the network between nodes under QEMU, and usb_str
 kernel: prepared ## the lab's own kernel, in which time can travel, and what it can do; minutes, once
 	@scripts/stages kernel
 
+qemu: prepared ## a QEMU whose network card has virtual functions, into the cache, where the machine's has none
+	@scripts/fetch-qemu
+
 bench: prepared ## ratios against tc, pyroute2, tcconfig and ping, side by side; SIZES="10 1000" for fewer; seven minutes
 	@SIZES="$(SIZES)" PARTS="$(PARTS)" scripts/bench
 
@@ -82,4 +89,4 @@ lock: prepared ## renew requirements.lock from requirements.txt and requirements
 
 clean: ## what this project made in the checkout and in the cache; asks nothing, leaves a running lab alone
 	@rm -rf .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache artifacts
-	@rm -rf "$(CACHE)"/venv "$(CACHE)"/venv-* "$(CACHE)"/sanity* "$(CACHE)"/bench-* "$(CACHE)"/uml-* "$(CACHE)"/kernel
+	@rm -rf "$(CACHE)"/venv "$(CACHE)"/venv-* "$(CACHE)"/sanity* "$(CACHE)"/bench-* "$(CACHE)"/uml-* "$(CACHE)"/kernel "$(CACHE)"/qemu

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from .. import programs
 from ..errors import InvalidInput, MissingCapability
+from .kinds.qemu import has_sriov, sriov_machine
 from .kinds.table import DRIVERS, LIVE
 from .kinds.uml import kernel_path
-from .model import Topology
+from .model import IGB, Node, Topology
 
 COMMON = {"ip": "iproute2"}
 SSH = {"socat": "socat", "ssh-keygen": "openssh-client"}
@@ -43,6 +45,8 @@ def check(topology: Topology, cache: Path) -> None:
         kernel = kernel_path(node, cache)
         if node.kernel and not os.access(kernel, os.X_OK):
             raise MissingCapability(f"{node.name}.lab_node_kernel", f"the kernel {kernel}", "`make kernel` builds one")
+        if has_sriov(node):
+            _check_sriov(node, cache)
     own_kernel = {node.name for node in topology.nodes if node.kind not in LIVE}
     tapped = [link for link in topology.links if link.kind in ("tap", "bridge")]
     taps = [link for link in tapped if own_kernel & {end.node for end in link.ends}]
@@ -52,6 +56,16 @@ def check(topology: Topology, cache: Path) -> None:
             f"read and write access to {TUN}",
             "run as root, or use links of kind socket",
         )
+
+
+def _check_sriov(node: Node, cache: Path) -> None:
+    """QEMU has a card with SR-IOV since 8.0; Debian 12 has 7.2."""
+    (program, *words), environment = sriov_machine(cache)
+    argv = [program, *words, "-device", f"{IGB},help"]
+    done = subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, timeout=60, check=False)
+    if not done.stdout.startswith(b"igb options"):  # it ends with 0 in any case
+        what = f"{node.name}: an interface with `device: {IGB}`"
+        raise MissingCapability(what, "QEMU 8.0 or newer", "`make qemu` fetches one, beside that of the machine")
 
 
 def check_ports(topology: Topology, held: Sequence[str]) -> None:

@@ -26,8 +26,9 @@ NODE_LIMIT = 254  # one /30 of the management net each, by its third byte
 NODE_KEYS = ("name", "kind", "kernel", "cpus", "memory", "interfaces", "router", "routes", "card")
 LINK_KEYS = ("name", "kind", "ends", "mtu", "impairment", "bridge")
 END_KEYS = ("node", "interface", "impairment", "port")
+IGB = "igb"  # a network card with SR-IOV, of nodes of kind qemu
 REAL, CABLE = "real", "cable"  # a node that is a machine of its own; a link of which no end is ours
-INTERFACE_KEYS = ("name", "address", "addresses", "gateway", "mac")
+INTERFACE_KEYS = ("name", "address", "addresses", "gateway", "mac", "device")
 ROUTE_KEYS = ("to", "via")
 MAC_IN_NAME = re.compile(r"enx([0-9a-f]{12})")
 
@@ -37,7 +38,7 @@ LinkKind = Callable[[str, object, Sequence[str]], str]
 
 class Interface(NamedTuple):
     """A data interface of a node. Addresses have prefix lengths; `address` may be empty, `more` are further ones;
-    `link` is the name of its link; `mtu` in bytes, 0 for what the kernel takes.
+    `link` is the name of its link; `mtu` in bytes, 0 for what the kernel takes. `device` is IGB, or what the kind has.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Interface(NamedTuple):
     gateway: str
     more: tuple[str, ...] = ()
     mtu: int = 0
+    device: str = ""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -195,6 +197,8 @@ def _configured(node: str, raw: object, taken: dict[str, str]) -> dict[str, Mapp
         )
         own = [one for one in (values["address"], *values["more"]) if one]
         values["gateway"] = check.gateway(f"{path}.gateway", values["gateway"], own) if values.get("gateway") else ""
+        if values.get("device"):
+            values["device"] = check.choice(f"{path}.device", values["device"], (IGB,))
         values["mac"] = check.mac(f"{path}.mac", values["mac"]) if values.get("mac") else ""
         found[name] = values
     return found
@@ -225,13 +229,21 @@ def _interfaces(
         values = configured.get(name, {})
         mac = values.get("mac") or mac_for(lab, node, name)
         made = Interface(
-            name, mac, link.name, values.get("address", ""), values.get("gateway", ""), values.get("more", ()), link.mtu
+            *(name, mac, link.name, values.get("address", ""), values.get("gateway", ""), values.get("more", ())),
+            *(link.mtu, values.get("device") or ""),
         )
         if 0 < link.mtu < check.IPV6_MTU and any(":" in one for one in made.addresses):
             place = [other.name for other in links].index(link.name)
             raise InvalidInput(f"lab_links[{place}].mtu", link.mtu, f"{node} has IPv6 here, {check.IPV6_MTU} at least")
         interfaces.append(made)
     return tuple(interfaces)
+
+
+def _check_devices(node: str, kind: str, interfaces: Sequence[Interface]) -> None:
+    for one in interfaces:
+        if one.device and kind != "qemu":
+            path = f"{node}.node_interfaces.{one.name}.device"
+            raise InvalidInput(path, one.device, "only nodes of kind qemu have such a card")
 
 
 def _routes(node: str, raw: object, interfaces: Sequence[Interface]) -> tuple[Route, ...]:
@@ -280,6 +292,7 @@ def parse(lab: object, nodes: object, links: object, node_kinds: Sequence[str], 
             f"{name}.lab_node_memory", values.get("memory") or 256, check.MEMORY, "memory is a whole number of MiB"
         )
         interfaces = _interfaces(lab_name, name, values.get("interfaces") or [], parsed_links, taken)
+        _check_devices(name, kinds[name], interfaces)
         routes = _routes(name, values.get("routes") or [], interfaces)
         kernel = _kernel(f"{name}.lab_node_kernel", values.get("kernel") or "", kinds[name])
         cpus = _cpus(f"{name}.lab_node_cpus", values.get("cpus") or 1, kinds[name])

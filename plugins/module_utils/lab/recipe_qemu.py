@@ -16,18 +16,21 @@ NO_FOLDERS = (
     "drivers/scsi/*",  # its subfolders are controllers; USB storage needs what lies beside them
     "sound",
 )
+VIRTUAL_FUNCTIONS = "/lib/modules/*/kernel/drivers/net/ethernet/intel/igb*"  # of the card that QEMU has with SR-IOV
 
 # What finds the disk and the network; everything else is loaded by the kernel when it is asked for.
 BOOT_MODULES = ("crc32c_generic", "virtio_pci", "virtio_blk", "virtio_net", "ext4")
 
-# The names ethN are taken away at once, so that each of them can be asked for. QEMU has the devices in the asked order.
+# The names ethN are taken away at once, so that each of them can be asked for. QEMU has the devices in the asked order,
+# those with virtual functions (Intel's 82576) last.
 INIT = r"""#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t sysfs sys /sys
 for module in /modules/*; do /bin/busybox insmod "$module"; done
+/bin/busybox mount -t ext4 -o rw /dev/vda /root || exec /bin/busybox sh
+if /bin/busybox grep -q 0x10c9 /sys/bus/pci/devices/*/device; then /bin/busybox chroot /root /sbin/modprobe igb; fi
 for device in /sys/class/net/eth*; do /bin/busybox ip link set "${device##*/}" name "vec${device##*/eth}"; done
 /bin/busybox umount /sys
-/bin/busybox mount -t ext4 -o rw /dev/vda /root || exec /bin/busybox sh
 /bin/busybox mount --move /dev /root/dev
 exec /bin/busybox switch_root /root /sbin/lab-init
 """
@@ -58,9 +61,10 @@ done
 
 QEMU = Recipe(
     "qemu",
-    (*PACKAGES, "linux-image-amd64", "busybox-static", "usbip"),
+    (*PACKAGES, "linux-image-amd64", "busybox-static", "dnsmasq-base", "usbip"),
     (*WITHOUT, *(f"/lib/modules/*/kernel/{folder}/*" for folder in NO_FOLDERS)),
     files("vd", CONSOLE),
     BOOT + FINISH,
     beside=(".vmlinux", ".initrd"),
+    options=(f"--dpkgopt=path-include={VIRTUAL_FUNCTIONS}",),
 )

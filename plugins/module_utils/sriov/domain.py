@@ -16,7 +16,7 @@ from functools import partial
 
 from ..converge import Step
 from ..errors import StepFailed
-from ..netlink import Socket
+from ..netlink import RTM_NEWLINK, Socket, link_message
 from . import codec, model, places, sysfs
 from .model import Function, Vf
 
@@ -85,6 +85,7 @@ class SriovDomain:
                 yield Step(words, partial(self._settle, interface, number, want))
         if sysfs.autoprobe_file(interface) is None:
             return
+        yield from self._rise(interface)
         for number, want in enumerate(vfs):
             if want.driver or (want.driver is None and _probed(interface)):
                 yield _driver_step(interface, number, want.driver)
@@ -100,6 +101,7 @@ class SriovDomain:
             yield Step(words, partial(_with_address, interface, number, sysfs.unbind), caution=REBOUND)
         yield from self._settings(interface, number, have, want)
         if want.driver if other else readdressed or (want.space is not None and not bound):
+            yield from self._rise(interface)
             yield _driver_step(interface, number, want.driver)
             if want.space is None and have.space:  # where it was
                 want = want._replace(space=have.space, name=have.name)
@@ -130,6 +132,14 @@ class SriovDomain:
             yield step(f"trust {model.switch(bool(want.trust))}", codec.trust(number, bool(want.trust)))
         if differs("state"):
             yield step(f"state {want.state}", codec.state(number, want.state or ""))
+
+    def _rise(self, interface: str) -> Iterator[Step]:
+        """A driver that asks a function which is down for the VF's address takes one by chance (igbvf_probe)."""
+        if sysfs.down(interface):
+            yield Step(f"ip link set dev {interface} up", partial(self._up, interface))
+
+    def _up(self, interface: str) -> None:
+        self._rtnetlink.request(link_message(RTM_NEWLINK, 0, places.index(interface), up=True))
 
     def _settle(self, interface: str, number: int, want: Vf) -> None:
         """What a new VF has by itself depends on its driver; netdevsim's have what the last ones had."""

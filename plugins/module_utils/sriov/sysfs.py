@@ -36,6 +36,12 @@ def device(interface: str) -> Path:
     return NET / interface / "device"
 
 
+def down(interface: str) -> bool:
+    """Whether it is set down (IFF_UP, linux/if.h)."""
+    flags = _read(NET / interface / "flags")
+    return flags is not None and not int(flags, 16) & 1
+
+
 def count_file(interface: str) -> Path:
     return device(interface) / "sriov_numvfs"
 
@@ -87,6 +93,8 @@ def bind(vf: str, wanted: str | None) -> None:
     folder = PCI / "devices" / vf
     write(folder / "driver_override", wanted or "\n")
     programs.run(["modprobe", "-q", "--", wanted or _read(folder / "modalias") or ""])
+    if wanted and driver(vf) != wanted:  # a driver that has just been loaded for another VF takes all that it can
+        unbind(vf)
     if not driver(vf):
         try:
             write(PCI / "drivers_probe", vf)

@@ -153,6 +153,8 @@ REFUSED: list[tuple[Callable[[Raw], object], str]] = [
     (_set(*IFACE, "address", "169.254.1.9/24"), "left.node_interfaces[0].address"),
     (_set(*IFACE, "gateway", "10.0.0.1"), "left.node_interfaces[0].gateway"),
     (_set(*IFACE, "mac", "ff:ff:ff:ff:ff:ff"), "left.node_interfaces[0].mac"),
+    (_set(*IFACE, "device", "e1000"), "left.node_interfaces[0].device"),
+    (_set(*IFACE, "device", "igb"), "left.node_interfaces.enp3s0.device"),  # not under User-Mode Linux
     (_set(*IFACE, "speed", "1gbit"), "left.node_interfaces[0].speed"),
     (_set(*IFACE, "mac", "8c:ae:4c:f5:b7:ae"), "right.enx8cae4cf5b7ae"),
     (_set(*LEFT, "interfaces", [{"name": "enp3s0"}, {"name": "enp3s0"}]), "left.node_interfaces[1].name"),

@@ -47,6 +47,28 @@ def test_each_interface_is_a_device_in_its_order_and_ssh_has_a_way_of_its_own(tm
     assert not any(str(tmp_path / "left") in word for word in words)  # a long run directory is no matter
 
 
+def test_a_card_with_sriov_comes_last_behind_a_port_of_its_own_with_an_iommu(tmp_path: Path) -> None:
+    first, second = NODE.interfaces
+    node = NODE._replace(interfaces=(first._replace(device="igb"), second))
+    data = {name: links.Attachment("tap", f"tap-{name}") for name in ("eth0", "eth1")}
+    process = qemu.Qemu().process(node, Place(tmp_path / "left", tmp_path / "lab", "key"), links.management(node), data)
+    words = list(process.argv)
+    devices = [words[number + 1] for number, word in enumerate(words) if word == "-device"]
+    assert devices[0].startswith("intel-iommu,") and "intel_iommu=on" in words[words.index("-append") + 1]
+    assert devices[-3].startswith("virtio-net-pci,netdev=net1,mac=52:54:00:00:00:02")
+    assert devices[-2].startswith("pcie-root-port,id=port2,")
+    assert devices[-1] == "igb,bus=port2,netdev=net2,mac=52:54:00:00:00:01,romfile="
+    assert [one.name for one in qemu.in_order(node)] == ["eth1", "eth0"]
+    assert process.env == {}
+    program = tmp_path / "qemu/usr/bin/qemu-system-x86_64"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    fetched = qemu.Qemu().process(node, Place(tmp_path / "left", tmp_path / "lab", "key"), links.management(node), data)
+    assert fetched.argv[0] == str(program) and list(fetched.env) == ["QEMU_MODULE_DIR"]
+    plain = qemu.Qemu().process(NODE, Place(tmp_path / "left", tmp_path / "lab", "key"), links.management(NODE), data)
+    assert not any("iommu" in word or "igb" in word for word in plain.argv) and plain.argv[0] != str(program)
+
+
 @pytest.mark.parametrize(
     ("flags", "first"), [("fpu vmx sse", "kvm"), ("fpu svm", "kvm"), ("fpu sse hypervisor", "tcg"), ("", "tcg")]
 )

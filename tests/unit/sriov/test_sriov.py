@@ -122,6 +122,17 @@ def test_a_number_changes_by_way_of_none_and_drivers_come_after_addresses(pci: P
     assert plan((), (Vf(),)) == [f"echo 1 > {pci}/sriov_numvfs"]
 
 
+def test_a_function_that_is_down_rises_before_a_driver_asks_it(pci: Path) -> None:
+    """Else the driver takes an address by chance."""
+    (pci.parent / "flags").write_text("0x1002\n")
+    rise = "ip link set dev eth0 up"
+    assert plan((), (Vf(mac=MAC),))[1:] == [f"ip link set dev eth0 vf 0 mac {MAC}", rise, BOUND]
+    assert plan((STANDING,), (Vf(mac=OTHER),))[1:] == [f"ip link set dev eth0 vf 0 mac {OTHER}", rise, BOUND]
+    assert not plan((STANDING,), (STANDING,))
+    (pci.parent / "flags").write_text("0x1003\n")
+    assert rise not in plan((), (Vf(mac=MAC),))
+
+
 def test_what_is_not_asked_stays(pci: Path) -> None:
     assert not plan((STANDING,), (Vf(),))
     assert not plan((STANDING,), (STANDING,))

@@ -18,7 +18,7 @@ from ... import programs
 from ...errors import StepFailed, TestbedError
 from .. import access, image, seed
 from ..links import Attachment
-from ..model import MANAGEMENT, Node, mac_for, management_addresses
+from ..model import IGB, MANAGEMENT, Interface, Node, mac_for, management_addresses
 from ..recipe_qemu import QEMU
 from .base import Place, Process
 
@@ -30,6 +30,7 @@ COMMAND_LINE = (
     "console=ttyS0 quiet panic=0 net.ifnames=0 mitigations=off audit=0 apparmor=0 nokaslr no_timer_check tsc=reliable "
     "random.trust_cpu=on cryptomgr.notests"
 )
+IOMMU = "intel_iommu=on iommu=pt"
 
 
 class Qemu:
@@ -55,7 +56,7 @@ class Qemu:
 
     def prepare(self, node: Node, place: Place) -> None:
         key = access.make_host_key(place.directory, node.name)
-        devices = {"vec0": MANAGEMENT} | {f"vec{n}": i.name for n, i in enumerate(node.interfaces, start=1)}
+        devices = {"vec0": MANAGEMENT} | {f"vec{n}": i.name for n, i in enumerate(in_order(node), start=1)}
         seed.write(place.directory / "seed.tar", node, devices, key, place.public_key)
         sockets = place.directory / "s"  # where users of munet look for them
         sockets.mkdir()
@@ -71,12 +72,21 @@ class Qemu:
         root = image.image_path(place.cache, QEMU)
         own = place.directory.name  # relative to the run directory: sockets have short paths
         port = FIRST_PORT + node.number
+        machine = [programs.find(MACHINE) or MACHINE]
+        environment: dict[str, str] = {}
+        command_line = COMMAND_LINE
+        bus = ["-machine", "q35"]
+        if has_sriov(node):
+            machine, environment = sriov_machine(place.cache)
+            command_line += f" {IOMMU}"
+            # Interrupts that QEMU's IOMMU remaps have to pass it (docs/system/devices/igb.rst, hw/i386/intel_iommu.c).
+            bus = ["-machine", "q35,kernel-irqchip=split", "-device", "intel-iommu,intremap=on,caching-mode=on"]
         argv = [
-            *(programs.find(MACHINE) or MACHINE, "-name", node.name, "-nodefaults", "-no-user-config"),
-            *("-display", "none", "-machine", "q35", *accelerators(), "-cpu", "max", "-m", f"{node.memory}M"),
+            *(*machine, "-name", node.name, "-nodefaults", "-no-user-config"),
+            *("-display", "none", *bus, *accelerators(), "-cpu", "max", "-m", f"{node.memory}M"),
             *("-smp", str(node.cpus)),
             *("-kernel", str(root.with_suffix(".vmlinux")), "-initrd", str(root.with_suffix(".initrd"))),
-            *("-append", COMMAND_LINE),
+            *("-append", command_line),
             *("-chardev", f"socket,id=tty,path={own}/tty,server=on,wait=off,logfile={own}/console.log,logappend=on"),
             *("-serial", "chardev:tty", "-monitor", f"unix:{own}/monitor,server=on,wait=off"),
             *("-gdb", "chardev:gdb", "-chardev", f"socket,id=gdb,path={own}/s/gdbserver,server=on,wait=off"),
@@ -85,9 +95,9 @@ class Qemu:
             *_disk("seed", f"{own}/seed.tar", "raw,readonly=on"),
             *_network(0, _management(node, port), mac_for("management", node.name, MANAGEMENT)),
         ]
-        for number, interface in enumerate(node.interfaces, start=1):
-            argv += _network(number, backend(data[interface.name]), interface.mac)
-        return Process(tuple(argv), {}, (), f"127.0.0.1:{port}")
+        for number, interface in enumerate(in_order(node), start=1):
+            argv += _network(number, backend(data[interface.name]), interface.mac, interface.device)
+        return Process(tuple(argv), environment, (), f"127.0.0.1:{port}")
 
 
 def _disk(name: str, path: str, form: str) -> list[str]:
@@ -95,11 +105,35 @@ def _disk(name: str, path: str, form: str) -> list[str]:
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
 
 
-def _network(number: int, backend: str, mac: str) -> list[str]:
+def _network(number: int, backend: str, mac: str, device: str = "") -> list[str]:
     """A device and what it is plugged into. No merged packets: the backends here offer no offloads."""
     kind, *options = backend.split(",")
-    netdev = ",".join([kind, f"id=net{number}", *options])
-    return ["-netdev", netdev, "-device", f"virtio-net-pci,netdev=net{number},mac={mac},romfile="]
+    netdev = ["-netdev", ",".join([kind, f"id=net{number}", *options])]
+    plugged = f"netdev=net{number},mac={mac},romfile="
+    if device != IGB:
+        return [*netdev, "-device", f"virtio-net-pci,{plugged}"]
+    # On a bus of its own: its virtual functions have addresses from 10.0 on there.
+    port = f"pcie-root-port,id=port{number},chassis={number},slot={number}"
+    return [*netdev, "-device", port, "-device", f"igb,bus=port{number},{plugged}"]
+
+
+def has_sriov(node: Node) -> bool:
+    return any(one.device == IGB for one in node.interfaces)
+
+
+def in_order(node: Node) -> list[Interface]:
+    """The interfaces as the node's kernel finds them: cards with SR-IOV last, as their driver comes last."""
+    return sorted(node.interfaces, key=lambda one: one.device == IGB)
+
+
+def sriov_machine(cache: Path) -> tuple[list[str], dict[str, str]]:
+    """The command, and its environment, of a QEMU that has igb (since 8.0): one in the cache, else the machine's."""
+    root = cache.parent / "qemu/usr"
+    program = root / "bin" / MACHINE
+    if not program.exists():
+        return [programs.find(MACHINE) or MACHINE], {}
+    firmware = [word for folder in ("qemu", "seabios") for word in ("-L", str(root / "share" / folder))]
+    return [str(program), *firmware], {"QEMU_MODULE_DIR": str(root / "lib/x86_64-linux-gnu/qemu")}
 
 
 def _management(node: Node, port: int) -> str:
