@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import time
 from collections.abc import Sequence
 
-from ..converge import Report, Target, converge
-from ..errors import InvalidInput, MissingCapability, TestbedError
+from ..converge import Target, converge
+from ..errors import InvalidInput, MissingCapability
 from ..netlink import Socket
 from . import sysfs
 from .domain import SriovDomain
@@ -45,8 +44,8 @@ def check(asked: Sequence[Function]) -> None:
                     )
 
 
-def at_boot(config: str) -> None:
-    """What the configuration says, once its interfaces are there. Ends the program with a reason where that fails."""
+def at_boot(config: str) -> list[str]:
+    """What the configuration says, once its interfaces are there; the steps that it took. Raises TestbedError."""
     with open(config, encoding="utf-8") as file:
         functions = recorded(json.load(file)["interfaces"])
     end = time.monotonic() + APPEARS_WITHIN
@@ -55,16 +54,7 @@ def at_boot(config: str) -> None:
         if not missing or time.monotonic() > end:
             break
         time.sleep(0.2)
-    try:
-        check(functions)
-        with Socket() as rtnetlink:
-            report = reach(rtnetlink, functions)
-    except TestbedError as error:
-        sys.exit(f"impair-sriov: {error}")
-    print(*report.steps, sep="\n")
-
-
-def reach(rtnetlink: Socket, functions: Sequence[Function], dry: bool = False) -> Report:
-    """Converge to the functions alone."""
-    domain = SriovDomain(rtnetlink, [one.interface for one in functions])
-    return converge([Target(domain, tuple(functions))], dry)
+    check(functions)
+    with Socket() as rtnetlink:
+        domain = SriovDomain(rtnetlink, [one.interface for one in functions])
+        return converge([Target(domain, functions)]).steps

@@ -34,8 +34,12 @@ HOOK = "/etc/network/if-up.d/impair-sriov"
 COMMAND = f"/usr/bin/python3 -I -B {LIBRARY} {CONFIG}"
 _START = """# What the unit or hook impair-sriov starts at boot.
 import sys
+from testbed.errors import TestbedError
 from testbed.sriov.engine import at_boot
-at_boot(*sys.argv[1:])
+try:
+    print(*at_boot(*sys.argv[1:]), sep="\\n")
+except TestbedError as error:
+    sys.exit(f"impair-sriov: {error}")
 """
 _UNIT = f"""[Unit]
 Description=Virtual functions of network interfaces (impair.testbed)
