@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from plugins.module_utils.capabilities import load
-from plugins.module_utils.errors import MissingCapability
+from plugins.module_utils.errors import InvalidInput, MissingCapability, TestbedError
 from plugins.module_utils.impairment import engine
+from plugins.module_utils.tc import plug
 from tests.integration.wire import AT_ONCE, FAR, FULL, NEAR, SLOW, Wire, fill, numbers, sh
 
 
@@ -120,6 +121,40 @@ def test_a_discipline_holds_what_waits(wire: Wire, discipline: Any, least: int, 
     came = fill(wire, NEAR)
     assert came[:2] == [0, 1] and sorted(came) == came
     assert AT_ONCE[FULL] + least <= len(came) <= AT_ONCE[FULL] + most
+
+
+def test_a_plug_lets_go_what_came_before_the_last_line(wire: Wire) -> None:
+    def held(*actions: str) -> int:
+        done = plug.act(NEAR, actions, None)
+        assert len(done["steps"]) == len(actions)
+        return int(done["before"]["packets"])
+
+    with pytest.raises(TestbedError, match="eth0 has no plug"):
+        plug.act(NEAR, ["buffer"], None)
+    apply(discipline="plug")
+    assert wire.burst(3) == []
+    assert held("release_one") == 3
+    assert wire.receive() == [], "no line was drawn"
+    assert plug.act(NEAR, ["buffer", "release"], None, check=True)["after"]["packets"] == 3
+    held("buffer")
+    wire.send(4, first=3)
+    assert wire.receive() == []
+    assert held("release_one") == 7
+    assert numbers(wire.receive()) == [0, 1, 2]
+    held("release_one")
+    assert wire.receive() == [], "a line holds for one time"
+    for number in range(7, 10):  # one by one, after those four
+        wire.send(1, first=number)
+        held("buffer", "release_one")
+        assert numbers(wire.receive()) == ([3, 4, 5, 6] if number == 7 else []) + [number]
+    wire.send(2, first=10)
+    assert held("release") == 2
+    assert numbers(wire.receive()) == [10, 11]
+    assert numbers(wire.burst(5)) == [0, 1, 2, 3, 4]
+    held("buffer")
+    assert wire.burst(5) == []
+    with pytest.raises(InvalidInput, match="handle: '1:' is refused; the plugs of eth0 are "):
+        plug.act(NEAR, ["buffer"], "1:")
 
 
 def release_plug() -> None:
