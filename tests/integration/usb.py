@@ -29,7 +29,7 @@ PATIENT = "lab_ready_within=240"  # seconds: two emulated nodes on two busy core
 
 # Disk, serial port and HID on dummy_hcd, where a node is its own host; the last two give back what they get.
 PROBE = r"""
-import os, pathlib, subprocess, sys, termios, threading, time, tty
+import os, pathlib, select, subprocess, sys, termios, threading, time, tty
 product, serial, disk = sys.argv[1:]
 drivers = ["dummy_hcd", "libcomposite", "usb_f_mass_storage", "usb_f_acm", "usb_f_hid"]
 subprocess.run(["modprobe", "-a", *drivers], check=True)
@@ -60,8 +60,13 @@ def echo(path, size):
             with open(os.open(path, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0) as end:
                 if "tty" in path:
                     tty.setraw(end.fileno())
-                while data := end.read(size):
-                    end.write(data)
+                # Closed as soon as the plug is pulled: Linux 6.1 does not survive one put back while a HID is open.
+                while (gadget / "UDC").read_text().strip():
+                    if select.select([end], [], [], 0.1)[0]:
+                        data = end.read(size)
+                        if not data:
+                            break
+                        end.write(data)
         except (OSError, termios.error):
             pass
         time.sleep(0.05)
@@ -217,7 +222,7 @@ class UsbLab(Lab):
         try:
             self.make_disk(folder)
             self.plug()
-            self.playbook("site", timeout=550)
+            self.playbook("site", timeout=1000)
             yield
         finally:
             self.playbook("lab_down")
@@ -260,7 +265,7 @@ class UsbLab(Lab):
         """Plug the probe into the server, for the first time since that has started."""
         self.run(SERVER, ["python3", "-", product, serial, "/root/disk.img"], stdin=PROBE)
 
-    def replug(self, product: str = PRODUCT, within: float = 1) -> None:
+    def replug(self, product: str = PRODUCT, within: float = 2) -> None:
         """Pull the plug, and put it back; within so many seconds, while which another product may come of it."""
         gadget = "/sys/kernel/config/usb_gadget/probe"
         vendor, _colon, number = product.partition(":")

@@ -4,7 +4,10 @@
 """What a debug probe is asked in a loop, and how long each loop takes: its disk, its serial port, its HID.
 
 As DAPLink's test/stress_tests do it: a remount that the host asks for by a file, bytes that come back from the serial
-port, a report that the HID answers; each loop opens its device anew.
+port, a report that the HID answers; each loop opens its device anew. Beside the loops serial port and HID stay open:
+who closes last cancels the transfers that wait for more, and where one of them ends by itself just then, the server's
+kernel fails, at least to Linux 6.1 (stub_recv_cmd_unlink() in drivers/usb/usbip/stub_rx.c reads what stub_complete()
+has freed).
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class Link:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._port: int | None = None
+        self._held: list[int] = []
         self.busid = ""
         self.began = 0.0  # when the import that worked was asked for
 
@@ -68,8 +72,19 @@ class Link:
         return self
 
     def __exit__(self, *_said: object) -> None:
+        """Detached before it is closed: then nothing is left to be cancelled."""
         if self._port is not None:
             vhci.detach(self._port)
+        self._let_go()
+
+    def _hold(self) -> None:
+        for test in ("cdc", "hid"):
+            if self._asked.loops.get(test):
+                self._held.append(os.open(self.part(test), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+
+    def _let_go(self) -> None:
+        while self._held:
+            os.close(self._held.pop())
 
     def _find(self) -> str:
         device, there = self._asked.device, sysfs.devices()
@@ -116,6 +131,8 @@ class Link:
         if "block" in needed:
             programs.run(["modprobe", "--quiet", "vfat"])
         _wait(usable, f"the device's {', '.join(sorted(needed))}", self._asked.timeout)
+        if not self._held:
+            self._hold()
 
     @contextmanager
     def bounded(self, seconds: float) -> Iterator[None]:
@@ -136,6 +153,7 @@ class Link:
     def again(self) -> None:
         """After a failure: where the link was lost the device is attached anew, as a user would do."""
         if self._port is not None and self._port not in [port.number for port in vhci.ports()]:
+            self._let_go()
             self._attach()
         self.ready()
 

@@ -34,8 +34,14 @@ class Row(NamedTuple):
 
 
 def rows(runs: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """A row for each way and test. A run has `way`, and what module usb_stress returned."""
-    return [_row(run, test, loops) for run in runs for test, loops in run["tests"].items()]
+    """A row for each way and test. A run has `way`, and what module usb_stress returned; one that failed as a whole has
+    no tests and what it `said`."""
+    found = []
+    for run in runs:
+        if not run["tests"]:
+            found.append(Row(run["way"], "none", 0, 0, None, None, None, 0, None, run.get("said", "")))
+        found += [_row(run, test, loops) for test, loops in run["tests"].items()]
+    return found
 
 
 def _row(run: Mapping[str, Any], test: str, loops: Sequence[Mapping[str, Any]]) -> Row:

@@ -43,6 +43,14 @@ def test_the_table_has_a_line_for_each_row_and_one_for_each_first_failure() -> N
     ]
 
 
+def test_a_way_that_failed_as_a_whole_has_a_row_with_what_it_said() -> None:
+    runs = [run("native", [0.02] * 21), {"way": "lane", "first_connect": None, "tests": {}, "said": "in use"}]
+    *_others, row, said = stress_report.table(stress_report.rows(runs)).splitlines()
+    assert row.split() == ["lane", "none", "0", "0", "-", "-", "-", "0", "-"]
+    assert said == "lane, none: in use"
+    ElementTree.fromstring(stress_report.plot(runs))
+
+
 def test_the_plot_is_an_image_with_a_line_for_each_way_and_a_dot_for_each_failure() -> None:
     image = ElementTree.fromstring(stress_report.plot([run("a&b", [0.02, 0.03, 4.0], {2}), run("c", [0.1])]))
     names = [element.tag.rpartition("}")[2] for element in image.iter()]
