@@ -33,7 +33,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, st
     """The lab after `rtt`, what that said, and what it measured."""
     run([str(CHECKOUT / "scripts/fetch-qemu")], timeout=300)
     report = tmp_path_factory.mktemp("rtt") / "rtt.json"
-    made = Lab(f"sriovtest-{os.getpid()}", None, "inventories/sriov")
+    made = Lab(f"sriovtest-{os.getpid()}", None, "inventories/sriov", ("lab_ready_within=600",))
     try:
         said = made.playbook("rtt", "-e", f"rtt_report={report}", timeout=LONG).stdout
         yield made, said, json.loads(report.read_text())

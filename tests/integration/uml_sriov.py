@@ -21,6 +21,7 @@ import pytest
 from plugins.module_utils.converge import Report
 from plugins.module_utils.errors import InvalidInput, MissingCapability, RolledBack
 from plugins.module_utils.sriov import service
+from tests.integration.labs import wait_for
 from tests.integration.wire import sh
 
 OURS = "-impair" in os.uname().release  # the kernel of `make kernel`, which has to have netdevsim; Debian's has none
@@ -164,7 +165,8 @@ if OURS:
         hook = Path("/etc/network/if-up.d/impair-sriov")
         assert os.access(hook, os.X_OK)
         sh(f"echo 0 >/sys/class/net/{device}/device/sriov_numvfs", "rm -rf /run/impair.testbed")
-        subprocess.run([hook], check=False, env={"PATH": os.environ["PATH"]}, cwd="/")
+        subprocess.run([hook], check=True, env={"PATH": os.environ["PATH"]}, cwd="/")
+        wait_for(lambda: Path("/run/impair-sriov.log").read_text() != "", 60)
         said = Path("/run/impair-sriov.log").read_text()
         assert shown(device) == [SHOWN, NONE_SHOWN | {"spoofchk": True}], said
         subprocess.run([hook], check=True, env={"PATH": os.environ["PATH"]}, cwd="/")

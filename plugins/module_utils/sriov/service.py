@@ -57,7 +57,9 @@ WantedBy=multi-user.target
 """
 _HOOK = f"""#!/bin/sh
 # At boot, without systemd: virtual functions (impair.testbed). Called for each interface; the first one counts.
-[ -d {SYSTEMD} ] || [ -e /run/impair-sriov.log ] || {COMMAND} >/run/impair-sriov.log 2>&1
+[ ! -d {SYSTEMD} ] || exit 0
+(set -C; : >/run/impair-sriov.log) 2>/dev/null || exit 0
+{COMMAND} >/run/impair-sriov.log 2>&1 </dev/null &
 """
 _PARTS = (codec, domain, engine, model, places, sysfs)
 _SHARED = (flow, errors, namespace, netlink, programs, schema, units)
