@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet
-.PHONY: help setup prepared demo lab_up triage lab_down check lint sanity unit molecule integration test test-boards test-long test-sources test-usb kernel qemu rtt bench fidelity build lock clean
+.PHONY: help setup prepared demo lab_up triage probes lab_down check lint sanity unit molecule integration test test-boards test-long test-sources test-usb kernel qemu rtt bench fidelity build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z_-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ triage: prepared ## a chain of routers: what it carries routed, by ESP and by IP
 rtt: prepared ## round trips to guests with and without a virtual function of their host's network card, under QEMU
 	@scripts/fetch-qemu
 	@ansible-playbook playbooks/rtt.yml -i inventories/sriov
+
+probes: prepared ## a client, a server, and a line that delays and loses: latencies, retransmissions, system calls, seen by BPF
+	@ansible-playbook playbooks/probes.yml -i inventories/probes
 
 lab_down: prepared ## stop the virtual lab, leave nothing behind
 	@ansible-playbook playbooks/lab_down.yml -i inventories/virtual
