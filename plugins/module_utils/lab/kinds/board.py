@@ -97,7 +97,8 @@ class Board:
         port = FIRST_PORT + node.number
         argv = [
             *(programs.find(MACHINE) or MACHINE, "-name", node.name, "-nodefaults", "-no-user-config"),
-            *("-display", "none", "-machine", "orangepi-pc", "-accel", "tcg,thread=multi,tb-size=128"),
+            # Where what was translated does not fit (MiB), all of it is thrown away and translated anew.
+            *("-display", "none", "-machine", "orangepi-pc", "-accel", "tcg,thread=multi,tb-size=512"),
             # Without it the guest's time runs 2.4 times as fast: its device tree does not say the timer's frequency.
             *("-global", "cortex-a7-arm-cpu.cntfrq=24000000"),
             *("-chardev", f"socket,id=tty,path={own}/tty,server=on,wait=off,logfile={own}/console.log,logappend=on"),
