@@ -26,6 +26,8 @@ ANOTHER = re.compile(rb"(?i)(new|current|retype|create)[^\r\n]*password: *$")
 SHELL = re.compile(rb"[#$%>] *$")
 REFUSED = re.compile(rb"(?i)login incorrect|authentication failure|permission denied|access denied")
 
+# Seconds for login to ask for the password, and to judge it: a slow node takes as many, and keys meanwhile end it.
+LOGIN = 30.0
 NOISY = 1.0  # seconds after which a prompt is one even though other things follow it
 
 
@@ -108,14 +110,14 @@ class Door:
         login = self._login
         if not login.user:
             raise ConsoleError("the console asks for a login; set ansible_user and, where needed, ansible_password")
-        text = self._send(login.user.encode() + b"\r", self._patience(6))
+        text = self._send(login.user.encode() + b"\r", self._patience(LOGIN))
         if shows(login.password_prompt, text) and not ANOTHER.search(text):
             if not login.password:
                 raise ConsoleError(f"the console asks for {login.user}'s password; set ansible_password")
             if self._tried:
                 self._refuse()
             self._tried = True
-            text = self._send(login.password.encode() + b"\r", self._patience(5))
+            text = self._send(login.password.encode() + b"\r", self._patience(LOGIN))
         if REFUSED.search(text):
             self._refuse()
         return text
@@ -137,6 +139,6 @@ class Door:
             # What looks like a prompt may be a piece of a longer line: it is one if nothing follows.
             if text == before and any(prompt.search(text) for prompt in (*asked, SHELL, ANOTHER)):
                 return text
-            if now > begin + NOISY and any(shows(prompt, text) for prompt in asked):
+            if now > begin + NOISY and any(shows(prompt, text) for prompt in (*asked, SHELL)):
                 return text
         return text
