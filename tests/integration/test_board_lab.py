@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From an image to an impaired bridge: a used card is flashed, an emulated board boots from it by its own u-boot, ssh
-takes the key that was asked for, site.yml runs on it, and the card needs no second flash.
+takes the key that was asked for, site.yml runs on it, its serial console serves while the kernel prints, and the card
+needs no second flash.
 
 laptop and slave are User-Mode-Linux nodes on both sides of the board; what it does to packets is judged by them.
 """
@@ -26,7 +27,7 @@ from plugins.module_utils.lab.model import Interface, Node
 from tests.integration import boards
 from tests.integration.boards import MIB, START, debugfs, loop
 from tests.integration.labs import host, processes
-from tests.integration.places import Done, Lab, run
+from tests.integration.places import CHECKOUT, Done, Lab, run
 from tests.integration.uml import CACHE
 
 pytestmark = [pytest.mark.lab, pytest.mark.board, pytest.mark.timeout(3600)]
@@ -37,6 +38,7 @@ LINKS = [
     {"name": "device", "ends": [{"node": "master", "interface": DEVICE}, {"node": "slave", "interface": "eth0"}]},
 ]
 READY = ("-e", "lab_ready_within=800")
+PASSWORD = "s3 cret"
 DELAY = 400  # ms
 # Longer than usual, as a module takes a minute on a board that has a third of a processor.
 SITE = {
@@ -95,6 +97,7 @@ def flashed(tmp_path_factory: pytest.TempPathFactory) -> Flashed:
         "board_image_src": str(image),
         "board_image_sha256": run(["sha256sum", str(image)]).stdout.split()[0],
         "board_image_authorized_keys": [key.with_suffix(".pub").read_text()],
+        "board_image_root_password": run(["openssl", "passwd", "-6", PASSWORD]).stdout.strip(),
         "board_image_interfaces": INTERFACES + STANZA,
         "board_image_root_size": "image",
         "board_image_card_min": "0B",
@@ -212,6 +215,45 @@ def test_site_makes_a_bridge_of_it_that_delays_and_drops(booted: Flashed, tmp_pa
     assert min(came.values()) >= 0.95 * DELAY, came  # 397 ms were seen: two emulated clocks
     again = booted.playbook("site", *asked).stdout
     assert re.search(r"^master .*changed=0 .*failed=0", again, re.MULTILINE), again
+
+
+NOISE = """\
+dmesg -n 7
+i=0
+while [ $i -lt 6000 ]; do echo "br0: port 1(eth0) entered forwarding state" >/dev/kmsg; sleep 0.3; i=$((i + 1)); done
+"""
+PLAY = """
+- hosts: master
+  gather_facts: false
+  tasks:
+    - ansible.builtin.ping:
+    - ansible.builtin.setup: {{gather_subset: ["!all", "min"]}}
+      register: facts
+    - ansible.builtin.copy: {{src: "{folder}/here", dest: /root/there, mode: "0640"}}
+    - ansible.builtin.debug:
+        msg: "{{{{ facts.ansible_facts.ansible_hostname }}}} {{{{ facts.ansible_facts.ansible_machine }}}}"
+"""
+
+
+def test_the_serial_console_serves_while_the_kernel_prints(booted: Flashed, tmp_path: Path) -> None:
+    log = booted.lab.run_dir / "master" / "console.log"
+    booted.board("cat >/run/noise; setsid sh /run/noise >/dev/null 2>&1 & echo $! >/run/noise.pid", NOISE)
+    before = log.read_bytes().count(b"entered forwarding")
+    (tmp_path / "here").write_bytes(os.urandom(20_000))
+    (tmp_path / "play.yml").write_text(PLAY.format(folder=tmp_path))
+    serial = {
+        "ansible_connection": "impair.testbed.serial",
+        "ansible_serial_port": f"unix:{booted.lab.run_dir}/master/tty",
+        "ansible_password": PASSWORD,
+        "ansible_serial_timeout": 300,
+    }
+    argv = ["ansible-playbook", str(tmp_path / "play.yml"), *booted.lab._inventory(), "-e", json.dumps(serial)]
+    said = run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv], timeout=3000).stdout
+    assert "msg: master armv7l" in said, said
+    want = run(["sha256sum", str(tmp_path / "here")]).stdout.split()[0]
+    assert booted.board("sha256sum /root/there; stat -c %a /root/there").split() == [want, "/root/there", "640"]
+    assert log.read_bytes().count(b"entered forwarding") > before + 50, "there was noise"
+    booted.board("kill $(cat /run/noise.pid)")
 
 
 def test_a_second_flash_writes_nothing(booted: Flashed) -> None:
