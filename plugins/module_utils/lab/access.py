@@ -25,6 +25,7 @@ from .model import End, Link, Topology
 KEY = "id_ed25519"
 # In the folder of a node that is namespaces: its pid; with its start time; whether it has its addresses.
 PID, SPACE, SETTLED = "nspid", "space.json", "settled"
+MOST_VANISHED = 1000  # times in a row that a folder may go with another lab before a lock is in it
 SOCKET_LIMIT = 107  # bytes of a unix socket's path, unix(7)
 # ssh's own socket for ControlPersist is `<directory>/cp/<10 characters>.<16 random ones>`
 LONGEST_FIXED = len("/cp/0123456789.0123456789abcdef")
@@ -95,12 +96,14 @@ def locked(directory: Path) -> Iterator[None]:
 
 def _lock(path: Path) -> int:
     """The file's descriptor, locked. Whoever had it before may have removed it meanwhile: then it is made anew."""
+    vanished = 0
     while True:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except (FileExistsError, FileNotFoundError):  # the folder has just gone with another lab
-            if path.parent.exists() and not path.parent.is_dir():
+            vanished += 1
+            if vanished == MOST_VANISHED:  # or something else is in its place
                 raise
             continue
         fcntl.flock(handle, fcntl.LOCK_EX)
