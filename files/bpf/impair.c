@@ -49,11 +49,9 @@ struct map {
 	__u32 type, key_size, value_size, max_entries, map_flags;
 };
 
-#define KEEP_NO_SPARE BPF_F_NO_PREALLOC /* memory as entries come */
-
 SEC("maps") struct map shapes = {BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(struct shape), MOST_SHAPES, 0};
-SEC("maps") struct map matches = {BPF_MAP_TYPE_HASH, sizeof(__u64), sizeof(struct match), 65536, KEEP_NO_SPARE};
-SEC("maps") struct map rules = {BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct rule), 4096, KEEP_NO_SPARE};
+SEC("maps") struct map matches = {BPF_MAP_TYPE_HASH, sizeof(__u64), sizeof(struct match), 65536, BPF_F_NO_PREALLOC};
+SEC("maps") struct map rules = {BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct rule), MOST_RULES, 0};
 /* Additions to 64 bits need values aligned by 8: a hash without spare has them so on 64-bit machines only (a panic on armhf) */
 SEC("maps") struct map states = {BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(struct state), MOST_STATES, 0};
 

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MOST_SHAPES, MOST_STATES, PATTERN_BITS, MOST_CORRUPTED, LABEL = 64, 65536, 1024, 16, 96
+MOST_SHAPES, MOST_RULES, MOST_STATES, PATTERN_BITS, MOST_CORRUPTED, LABEL = 64, 4096, 65536, 1024, 16, 96
 NEVER, EVERY, PATTERN, RANDOM, GILBERT_ELLIOTT, FOUR_STATE, ALL = range(7)  # enum chooser_kind
 PAYLOAD, TRANSPORT, NETWORK = range(3)  # enum corruption_base
 

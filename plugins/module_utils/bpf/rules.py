@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .. import units
 from ..converge import Step
+from ..errors import TestbedError
 from ..namespace import number
 from . import files, syscall
 from .layout import (
@@ -23,6 +24,7 @@ from .layout import (
     FOUR_STATE,
     GILBERT_ELLIOTT,
     INDEX,
+    MOST_RULES,
     MOST_STATES,
     NETWORK,
     PATTERN,
@@ -38,7 +40,6 @@ from .layout import (
     unpack_state,
 )
 
-NO_PREALLOC = 1  # BPF_F_NO_PREALLOC: a map that takes memory as it fills
 RULES, STATES = "rules", "states"
 SIZES = {RULES: RULE_SIZE, STATES: STATE_SIZE}
 
@@ -81,6 +82,8 @@ class RulesDomain:
         return {key: unpack_state(value) for key, value in found.items() if value is not None}
 
     def plan(self, current: Rules, desired: Rules) -> list[Step]:
+        if len(desired) > MOST_RULES:
+            raise TestbedError(f"{len(desired)} classes of this node need a BPF program; it has room for {MOST_RULES}")
         known, wanted = dict(current), dict(desired)
         steps = []
         for key, rule in desired:
@@ -111,7 +114,7 @@ class RulesDomain:
         """The maps that stand, else new ones, pinned. Raises StepFailed where they cannot be made or pinned."""
         found = self._find()
         if found is None:
-            rules = syscall.create_map(syscall.HASH, INDEX.size, RULE_SIZE, MOST_STATES, NO_PREALLOC, RULES)
+            rules = syscall.create_map(syscall.HASH, INDEX.size, RULE_SIZE, MOST_RULES, name=RULES)
             found = Maps(rules, syscall.create_map(syscall.ARRAY, INDEX.size, STATE_SIZE, MOST_STATES, name=STATES))
         if not self._pinned:
             files.pin(self._folder, dict(zip(SIZES, found)))
