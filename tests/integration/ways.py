@@ -101,10 +101,10 @@ def _maps(filters: str) -> list[str]:
         return []
     lines = []
     numbers = [number for one in _bpftool([f"prog show id {number}" for number in ids]) for number in one["map_ids"]]
-    told = _bpftool([f"map {verb} id {number}" for number in numbers for verb in ("show", "dump")])
-    for one, entries in zip(told[::2], told[1::2]):
-        if one["name"] != "states":
-            lines += sorted(f"{one['name']} {' '.join(entry['key'] + entry['value'])}" for entry in entries)
+    shown = _bpftool([f"map show id {number}" for number in numbers])
+    kept = [one for one in shown if one["name"] != "states"]
+    for one, entries in zip(kept, _bpftool([f"map dump id {one['id']}" for one in kept])):
+        lines += sorted(f"{one['name']} {' '.join(entry['key'] + entry['value'])}" for entry in entries)
     return lines
 
 
