@@ -87,8 +87,8 @@ class Console:
         self._master, slave = pty.openpty()
         os.set_blocking(self._master, False)
         environment = {"PATH": os.environ["PATH"], "HOME": str(socket_path.parent), "TERM": "vt100", "PS1": "node# "}
-        # setsid --ctty: the terminal on standard input becomes the program's own. Of a run in the background the shell would
-        # mind no Ctrl-C, nor could it make its programs mind.
+        # setsid --ctty: the terminal on standard input becomes the program's own.
+        # env: a run in the background minds no Ctrl-C, and a shell that inherits that cannot make its programs mind.
         self.process = subprocess.Popen(
             ["env", "--default-signal=INT,QUIT", "setsid", "--ctty", "--wait", *argv],
             stdin=slave,
