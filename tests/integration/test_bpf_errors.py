@@ -98,7 +98,9 @@ def impair(asked: Any, program: bytes) -> None:
 
 
 @pytest.fixture
-def standing(program: bytes, tmp_path: Path) -> Iterator[Standing]:
+def standing(program: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standing]:
+    # A file of its own: what a test beside this one makes the node forget, one without rights could not find again.
+    monkeypatch.setattr(capabilities.load, "__defaults__", (str(tmp_path / "capabilities.json"),))
     capabilities.load()
     with namespace(1) as place:
         made = Standing(Own(place, "t0"), program, compiled(tmp_path, VERDICTS))
@@ -268,11 +270,9 @@ def test_pins_of_another_version_are_replaced(program: bytes, more: int) -> None
         own = Own(place, "t0")
         pins = f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{place.name}').st_ino:x}"
         sizes = {"rules": layout.RULE_SIZE + more, "states": layout.STATE_SIZE + more}
+        sh(f"rm -rf {pins}", f"mkdir -p {pins}")  # numbers of namespaces come again
         for name, size in sizes.items():
-            sh(
-                f"mkdir -p {pins}",
-                f"bpftool map create {pins}/{name} type hash key 4 value {size} entries 9 name {name}",
-            )
+            sh(f"bpftool map create {pins}/{name} type hash key 4 value {size} entries 9 name {name}")
             sh(f"bpftool map update pinned {pins}/{name} key 1 0 0 0 value hex {'29 ' * size}")
         with inside(place):
             impair([{"name": "t0", "drop": {"every": EVERY}}], program)

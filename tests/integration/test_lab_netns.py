@@ -76,7 +76,7 @@ def test_what_outlives_its_task_ends_with_the_node_and_the_node_comes_back(chain
     after = pids(chain)
     assert {node for node in NODES if before[node] != after[node]} == {"r1"}
     for address in ("10.0.2.4", "fd00:10:0:2::4"):
-        assert " 1 received" in chain.enter("h1", ["ping", "-c", "1", "-w", "10", address]).stdout
+        chain.enter("h1", ["ping", "-c", "1", "-w", "10", address])  # fails where none is answered
     assert recap(chain.playbook("lab_up").stdout)["changed"] == 0
 
 
