@@ -77,9 +77,16 @@ class Flashed(NamedTuple):
         """What a command on the board says, by ssh with the key that was asked for."""
         options = ["StrictHostKeyChecking=accept-new", f"IdentityFile={self.key}", "ConnectTimeout=200"]
         # A connection costs the board seconds: one is kept.
-        options += ["ControlMaster=auto", "ControlPersist=600", f"ControlPath={self.lab.run_dir}/own-%n"]
+        options += ["ControlMaster=auto", "ControlPersist=600", self._kept()]
         words = [word for option in options for word in ("-o", option)]
         return run(["ssh", "-F", str(self.lab.run_dir / "ssh_config"), *words, "master", argv], stdin).stdout
+
+    def leave(self) -> None:
+        """End the kept connection, which is ours and not the lab's."""
+        run(["ssh", "-F", str(self.lab.run_dir / "ssh_config"), "-o", self._kept(), "-O", "exit", "master"])
+
+    def _kept(self) -> str:
+        return f"ControlPath={self.lab.run_dir}/own-%n"
 
 
 def flash(lab: Lab, device: str, asked: Path) -> str:
@@ -235,25 +242,48 @@ PLAY = """
 """
 
 
-def test_the_serial_console_serves_while_the_kernel_prints(booted: Flashed, tmp_path: Path) -> None:
-    log = booted.lab.run_dir / "master" / "console.log"
-    booted.board("cat >/run/noise; setsid sh /run/noise >/dev/null 2>&1 & echo $! >/run/noise.pid", NOISE)
-    before = log.read_bytes().count(b"entered forwarding")
-    (tmp_path / "here").write_bytes(os.urandom(20_000))
-    (tmp_path / "play.yml").write_text(PLAY.format(folder=tmp_path))
-    serial = {
+@pytest.fixture(scope="module")
+def serial(booted: Flashed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Variables by which playbooks go over the board's console, while its kernel prints three lines a second."""
+    asked = {
         "ansible_connection": "impair.testbed.serial",
         "ansible_serial_port": f"unix:{booted.lab.run_dir}/master/tty",
         "ansible_password": PASSWORD,
         "ansible_serial_timeout": 300,
     }
-    argv = ["ansible-playbook", str(tmp_path / "play.yml"), *booted.lab._inventory(), "-e", json.dumps(serial)]
+    path = tmp_path_factory.mktemp("serial") / "serial.json"
+    path.write_text(json.dumps(asked))
+    booted.board("cat >/run/noise; setsid sh /run/noise >/dev/null 2>&1 &", NOISE)
+    return path
+
+
+def printed(booted: Flashed) -> int:
+    """How many of the kernel's lines the console has carried."""
+    return (booted.lab.run_dir / "master" / "console.log").read_bytes().count(b"entered forwarding")
+
+
+def test_modules_over_the_serial_console_while_the_kernel_prints(booted: Flashed, serial: Path, tmp_path: Path) -> None:
+    before = printed(booted)
+    (tmp_path / "here").write_bytes(os.urandom(20_000))
+    (tmp_path / "play.yml").write_text(PLAY.format(folder=tmp_path))
+    argv = ["ansible-playbook", str(tmp_path / "play.yml"), *booted.lab._inventory(), "-e", f"@{serial}"]
     said = run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv], timeout=3000).stdout
     assert "msg: master armv7l" in said, said
     want = run(["sha256sum", str(tmp_path / "here")]).stdout.split()[0]
     assert booted.board("sha256sum /root/there; stat -c %a /root/there").split() == [want, "/root/there", "640"]
-    assert log.read_bytes().count(b"entered forwarding") > before + 50, "there was noise"
-    booted.board("kill $(cat /run/noise.pid)")
+    assert printed(booted) > before + 20
+
+
+def test_site_over_the_serial_console_while_the_kernel_prints(booted: Flashed, serial: Path, tmp_path: Path) -> None:
+    """One value is another: that alone changes."""
+    before = printed(booted)
+    (tmp_path / "site.json").write_text(json.dumps(SITE).replace(f"{DELAY}ms", "250ms"))
+    said = booted.playbook("site", "-l", "master", "-e", f"@{tmp_path}/site.json", "-e", f"@{serial}").stdout
+    assert re.search(r"^master .*changed=1 .*failed=0", said, re.MULTILINE), said
+    tree = booted.board(f"tc qdisc show dev {DEVICE}; tc class show dev {DEVICE}")
+    assert "delay 250ms" in tree and "rate 128Kbit" in tree, tree
+    assert "br0" in booted.board("brctl show br0")
+    assert printed(booted) > before + 20
 
 
 def test_a_second_flash_writes_nothing(booted: Flashed) -> None:
@@ -267,6 +297,7 @@ def test_a_second_flash_writes_nothing(booted: Flashed) -> None:
 
 def test_nothing_is_left(booted: Flashed, before: dict[str, Any]) -> None:
     assert any("qemu-system-arm" in said for said in processes(booted.lab).values())
+    booted.leave()
     booted.lab.playbook("lab_down")
     assert processes(booted.lab) == {}
     assert not booted.lab.run_dir.exists()

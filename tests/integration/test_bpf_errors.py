@@ -30,6 +30,7 @@ from plugins.module_utils.impairment import engine
 from plugins.plugin_utils import clang
 from plugins.plugin_utils.programs import SOURCE
 from tests.integration.engine import inside, namespace
+from tests.integration.labs import wait_for
 from tests.integration.own_programs import BEYOND, ENDLESS, EVERY_NTH, UNCHECKED, VERDICTS, Own, compiled, every_nth
 from tests.integration.places import Call, Netns
 from tests.integration.wire import sh
@@ -50,6 +51,10 @@ def program() -> bytes:
     return clang.compile_program(SOURCE)
 
 
+def pins_of(place: Netns) -> Path:
+    return Path(f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{place.name}').st_ino:x}")
+
+
 class Standing:
     """An interface with an impairment that drops each 7th frame, and a program of a user's own before it."""
 
@@ -59,7 +64,7 @@ class Standing:
         with inside(own.place):
             impair([{"name": own.device, "drop": {"every": EVERY}}], program)
         own.run(attach="egress", code=code, maps={"verdicts": {"5": 2}})
-        self.pins = f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{own.place.name}').st_ino:x}"
+        self.pins = str(pins_of(own.place))
 
     def refusal(self, broken: Broken, work: Callable[[], object]) -> str:
         return refusal(self.own.place, broken, work)
@@ -268,7 +273,7 @@ def test_pins_of_another_version_are_replaced(program: bytes, more: int) -> None
     """What is pinned in this namespace's place has values of another size."""
     with namespace(1) as place:
         own = Own(place, "t0")
-        pins = f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{place.name}').st_ino:x}"
+        pins = str(pins_of(place))
         sizes = {"rules": layout.RULE_SIZE + more, "states": layout.STATE_SIZE + more}
         sh(f"rm -rf {pins}", f"mkdir -p {pins}")  # numbers of namespaces come again
         for name, size in sizes.items():
@@ -281,6 +286,32 @@ def test_pins_of_another_version_are_replaced(program: bytes, more: int) -> None
         with inside(place):
             engine.clear()
         assert not Path(pins).exists()
+
+
+def test_what_a_namespace_leaves_goes_with_the_next_one(program: bytes) -> None:
+    """Maps of 8.5 MB would stay for ever. Those of a namespace that stands stay."""
+    asked = [{"name": "t0", "drop": {"every": EVERY}}]
+    with namespace(1) as standing, namespace(1) as following:
+        with inside(standing):
+            impair(asked, program)
+        with namespace(1) as ended:
+            # In a process of its own, which ends, and holds nothing then.
+            assert refusal(ended, lambda: None, partial(impair, asked, program)) == "nothing"
+            left, maps = pins_of(ended), sh(f"bpftool map show pinned {pins_of(ended)}/rules")
+        number = maps.partition(":")[0]
+        wait_for(lambda: not re.search(rf"map_ids .*\b{number}\b", sh("bpftool prog show")))  # it ends by and by
+        assert left.exists()
+        os.utime(left, (0, 0))
+        os.utime(pins_of(standing), (0, 0))
+        with inside(following):
+            impair(asked, program)
+        assert not left.exists()
+        wait_for(lambda: f"\n{number}: " not in sh("bpftool map show"))
+        for place in (standing, following):
+            assert sorted(os.listdir(pins_of(place))) == ["rules", "states"]
+            with inside(place):
+                engine.clear()
+            assert not pins_of(place).exists()
 
 
 def test_a_controller_without_clang(netns: Netns, call: Call, tmp_path: Path) -> None:

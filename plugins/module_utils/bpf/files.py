@@ -9,14 +9,16 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 
-from ..errors import StepFailed
+from ..errors import MissingCapability, StepFailed
 from ..node import PINS
 from . import syscall
 
 ROOT = "/sys/fs/bpf"
 BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
+YOUNG = 60  # seconds: the verifier needs some on a slow board
 _held: dict[int, int] = {}  # descriptors by program: a program lives as long as somebody holds it
 
 
@@ -39,6 +41,36 @@ def pin(place: str, objects: Mapping[str, int]) -> None:
             syscall.pin(descriptor, path)
     except OSError as error:
         raise _refusal(command, error) from error
+
+
+def sweep(names: Sequence[str]) -> None:
+    """Unpin what network namespaces left that ended as they were: maps that no program has any more.
+
+    A pin is there before its program: young ones stay.
+    """
+    with contextlib.suppress(OSError, MissingCapability):  # no pins, or no right to see all programs: it is not urgent
+        folders = [os.path.join(PINS, name) for name in os.listdir(PINS)]
+        used = _used()
+        for place in folders:
+            if time.time() - os.stat(place).st_mtime < YOUNG:
+                continue
+            found = [syscall.pinned(os.path.join(place, name)) for name in names]
+            maps = [one for one in found if one is not None]
+            if used.isdisjoint(syscall.map_info(one).id for one in maps):
+                unpin(place, names)
+            for one in maps:
+                os.close(one)
+
+
+def _used() -> set[int]:
+    """Ids of the maps that programs of this kernel have."""
+    found: set[int] = set()
+    for number in list(syscall.programs()):
+        descriptor = syscall.program_by_id(number)
+        if descriptor is not None:
+            found.update(syscall.program_info(descriptor).maps)
+            os.close(descriptor)
+    return found
 
 
 def unpin(place: str, names: Iterable[str]) -> None:

@@ -114,6 +114,7 @@ class RulesDomain:
         """The maps that stand, else new ones, pinned. Raises StepFailed where they cannot be made or pinned."""
         found = self._find()
         if found is None:
+            files.sweep(tuple(SIZES))
             rules = syscall.create_map(syscall.HASH, INDEX.size, RULE_SIZE, MOST_RULES, name=RULES)
             found = Maps(rules, syscall.create_map(syscall.ARRAY, INDEX.size, STATE_SIZE, MOST_STATES, name=STATES))
         if not self._pinned:

@@ -24,7 +24,7 @@ from ..errors import MissingCapability, StepFailed
 NUMBERS = {"x86_64": 321, "i686": 357, "i386": 357, "armv7l": 386, "armv6l": 386, "ppc64": 361, "ppc64le": 361}
 NUMBERS.update({"s390x": 351, "mips": 4355, "mips64": 5315})  # 280 on younger machines (asm-generic/unistd.h)
 MAP_CREATE, LOOKUP, UPDATE, DELETE, NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)  # enum bpf_cmd
-PROG_TEST_RUN, PROG_BY_ID, MAP_BY_ID, INFO, MAP_FREEZE = 10, 13, 14, 15, 22
+PROG_TEST_RUN, NEXT_PROG, PROG_BY_ID, MAP_BY_ID, INFO, MAP_FREEZE = 10, 11, 13, 14, 15, 22
 RAW_TRACEPOINT_OPEN, ENABLE_STATS = 17, 32
 HASH, ARRAY = 1, 2  # enum bpf_map_type
 SCHED_CLS, RAW_TRACEPOINT = 3, 17  # enum bpf_prog_type
@@ -185,6 +185,17 @@ def pinned(path: str) -> int | None:
     return _found(OBJ_GET, request, f"open the BPF object {path}")
 
 
+def programs() -> Iterator[int]:
+    """Ids of all programs that this kernel has, in whatever network namespace."""
+    number = 0
+    while True:
+        request = ctypes.create_string_buffer(struct.pack("=III", number, 0, 0), REQUEST_SIZE)
+        if _found(NEXT_PROG, request, "list the BPF programs") is None:
+            return
+        _number, number = struct.unpack_from("=II", request.raw)
+        yield number
+
+
 def program_by_id(number: int) -> int | None:
     """Descriptor of a program that somebody holds."""
     return _found(PROG_BY_ID, struct.pack("=III", number, 0, 0), f"open the BPF program {number}")
@@ -271,7 +282,7 @@ def _element(
     return True
 
 
-def _found(command: int, request: bytes, what: str) -> int | None:
+def _found(command: int, request: bytes | ctypes.Array[ctypes.c_char], what: str) -> int | None:
     try:
         return bpf(command, request)
     except OSError as error:
