@@ -70,7 +70,7 @@ def machine(init: Path, folder: Path) -> list[str]:
     shared = "local,security_model=none,multidevs=remap"
     return [
         *(MACHINE, "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-machine", "q35"),
-        *(*accelerators(), "-cpu", "max", "-smp", "2", "-m", "512M", "-no-reboot"),
+        *(*accelerators(), "-cpu", "max", "-smp", "2", "-m", "1G", "-no-reboot"),
         *("-kernel", str(root.with_suffix(".vmlinux")), "-initrd", str(ramdisk(root, init, folder))),
         *("-append", f"{COMMAND_LINE} panic=-1"),
         *("-drive", f"if=virtio,file={root},format=raw,readonly=on"),

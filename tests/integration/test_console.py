@@ -216,11 +216,13 @@ def test_a_node_that_is_slow_is_not_flooded(folder: Path) -> None:
         console.wait_for(b":c 2 3~")
         leader = console.foreground()
         reader = int(Path(f"/proc/{leader}/task/{leader}/children").read_text())
-        while console.waiting() < 2000:  # until it is caught with a line yet to read
-            os.kill(reader, signal.SIGCONT)
-            time.sleep(0.01)
+        while True:  # until it is caught with a line yet to read
             os.kill(reader, signal.SIGSTOP)
             time.sleep(0.2)
+            if console.waiting() >= 2000:
+                break
+            os.kill(reader, signal.SIGCONT)
+            time.sleep(0.01)
         waiting = []
         for _sample in range(60):
             waiting.append(console.waiting())

@@ -16,7 +16,7 @@ from tests.integration.engine import Bench, inside
 from tests.integration.test_tc import htb
 from tests.integration.test_tc_traffic import ETH_P_IP, frame
 
-CLASS = {"classid": "1:1", "rate": "8kbit", "burst": "1600B"}
+CLASS = {"classid": "1:1", "rate": "400bit", "burst": "1600B"}  # a frame in two seconds, once the burst has gone
 LANE = htb(CLASS, root={"default": 0x1}, qdiscs=[{"parent": "1:1", "handle": "10:", "kind": "pfifo", "limit": 50}])
 MATCH = {"match": ["u32 0 0"], "flowid": "1:1", "prio": 3}
 
@@ -33,7 +33,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 HARMLESS: dict[str, dict[str, Any]] = {
     "a value": lane(kind="pfifo", limit=60),
-    "a rate": {**LANE, "classes": [{**LANE["classes"][0], "rate": "16kbit"}]},
+    "a rate": {**LANE, "classes": [{**LANE["classes"][0], "rate": "800bit"}]},
     "a class more, and a filter": {
         **LANE,
         "classes": [*LANE["classes"], {"kind": "htb", "parent": "1:", "classid": "1:2", "rate": "1mbit"}],
