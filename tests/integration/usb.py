@@ -207,22 +207,23 @@ class Counted(NamedTuple):
 
 
 class UsbLab(Lab):
-    """inventories/virtual with the nodes and variables of inventories/usb."""
+    """inventories/virtual with the nodes and variables of inventories/usb, and of one more inventory where given."""
 
     def _inventory(self) -> list[str]:
-        return ["-i", "inventories/virtual", "-i", "inventories/usb", "-e", f"lab_name={self.name}", "-e", PATIENT]
+        places = ["inventories/virtual", "inventories/usb", *([str(self.inventory)] if self.inventory else [])]
+        return [*(word for one in places for word in ("-i", one)), "-e", f"lab_name={self.name}", "-e", PATIENT]
 
     def shell(self, node: str, script: str, check: bool = True, stdin: str | None = None) -> Done:
         return self.run(node, ["sh", "-c", script], stdin, check)
 
     @contextmanager
-    def running(self, folder: Path) -> Iterator[None]:
-        """Started, with the probe plugged in and everything as the inventory says."""
+    def running(self, folder: Path, *options: str) -> Iterator[None]:
+        """Started, with the probe plugged in and everything as the inventory says; `options` are those of site.yml."""
         self.playbook("lab_up")
         try:
             self.make_disk(folder)
             self.plug()
-            self.playbook("site", timeout=1000)
+            self.playbook("site", *options, timeout=1000)
             yield
         finally:
             self.playbook("lab_down")
