@@ -50,10 +50,9 @@ def sweep(names: Sequence[str]) -> None:
     """
     with contextlib.suppress(OSError, MissingCapability):  # no pins, or no right to see all programs: it is not urgent
         folders = [os.path.join(PINS, name) for name in os.listdir(PINS)]
-        used = _used()
-        for place in folders:
-            if time.time() - os.stat(place).st_mtime < YOUNG:
-                continue
+        old = [place for place in folders if time.time() - os.stat(place).st_mtime > YOUNG]
+        used = _used() if old else set()
+        for place in old:
             found = [syscall.pinned(os.path.join(place, name)) for name in names]
             maps = [one for one in found if one is not None]
             if used.isdisjoint(syscall.map_info(one).id for one in maps):
