@@ -165,6 +165,8 @@ class Console:
                     self._far = self._listener.accept()[0]
             except BlockingIOError:  # nothing was to be had after all
                 pass
+            except ConnectionError:  # the controller left without hearing all
+                self._typed(b"")
             except OSError:  # the program ended
                 return
 
