@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What all tests share: `long` ones run by `make test-long` (pytest --long) alone; examples are not timed, and only
-there are they others each time."""
+there are they others each time. What takes minutes comes first, so that
+of several workers none is left alone with it."""
 
 from __future__ import annotations
 
@@ -27,4 +28,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = bool(config.getoption("--long"))
     others = [item for item in items if bool(item.get_closest_marker("long")) != wanted]
     config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in others]
+    chosen = [item for item in items if item not in others]
+    items[:] = sorted(chosen, key=lambda item: item.get_closest_marker("minutes") is None)

@@ -46,6 +46,7 @@ def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 290) 
     init = folder / "init"
     init.write_text(
         INIT.format(
+            cache=CACHE.parent,
             path=Path(sys.executable).parent,
             out="-t 9p -o trans=virtio,version=9p2000.L,cache=none out",
             modules=MODULES,

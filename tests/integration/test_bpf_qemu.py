@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.program import compiled
 from tests.integration.qemu import pytest_inside
+
+pytestmark = pytest.mark.minutes
 
 FILE = "tests/integration/test_bpf_faults.py"
 
@@ -17,6 +20,7 @@ FILE = "tests/integration/test_bpf_faults.py"
 @pytest.mark.timeout(700)
 def test_faults_under_qemu(tmp_path: Path) -> None:
     """Emulation is slow: one place in both families and four senders at once."""
+    compiled()  # once, and here: emulation takes twenty seconds for it
     outcome = pytest_inside(["-q", "-k", "bridge and (20-7 or senders)", FILE], tmp_path, 650)
     assert outcome.code == 0, outcome.output
 

@@ -16,7 +16,7 @@ import yaml
 
 from tests.integration.places import CHECKOUT, Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.minutes]
 
 MAIN = "/etc/network/interfaces"
 PORTS = ["eth0", "enx8cae4cf5b7ae"]

@@ -13,6 +13,8 @@ import pytest
 from tests.integration.places import Call, Lab, Netns, run
 from tests.oracle import chains as oracle
 
+pytestmark = pytest.mark.minutes
+
 DEVICE = "enx8cae4cf5b7ae"
 MARKS = [f"{way} {DEVICE} -j mark --set-mark 2 --mark-target CONTINUE" for way in ("-i", "-o")]
 NTH = "-m statistic --mode nth --every 20 --packet 0 -j MARK --set-mark 3"

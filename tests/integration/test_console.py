@@ -22,6 +22,8 @@ from plugins.plugin_utils.console import hearing, port, session
 from plugins.plugin_utils.console.door import Login
 from tests.integration.consoles import CLEAN, Console, Wire, ansible
 
+pytestmark = pytest.mark.minutes
+
 NOBODY = Login("", "", re.compile(rb"login: *$"), re.compile(rb"[Pp]assword: *$"))
 SHELLS = {"sh": ["sh", "-i"], "bash": ["bash", "--norc", "-i"]}
 _numbers = itertools.count()

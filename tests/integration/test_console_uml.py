@@ -23,6 +23,8 @@ from tests.integration.consoles import VARIABLES, Console, ansible
 from tests.integration.places import CHECKOUT, run
 from tests.integration.uml import CACHE
 
+pytestmark = pytest.mark.minutes
+
 _numbers = itertools.count()
 USERS = {"root": "s3 cret", "guest": "welc'ome"}
 INIT = """#!/bin/sh

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.integration.uml import pytest_inside
+
+pytestmark = pytest.mark.minutes
 
 
 def test_impairment_under_uml(tmp_path: Path) -> None:

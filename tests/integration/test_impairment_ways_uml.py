@@ -11,6 +11,8 @@ import pytest
 
 from tests.integration.uml import pytest_inside
 
+pytestmark = pytest.mark.minutes
+
 FILE = "tests/integration/test_impairment_ways.py"
 
 

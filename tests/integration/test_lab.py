@@ -19,7 +19,7 @@ import pytest
 from tests.integration.labs import host, keeper_of, processes, recap, started, wait_for, workers
 from tests.integration.places import CHECKOUT, Lab, run
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.minutes]
 NODES = ("laptop", "master", "slave")
 
 

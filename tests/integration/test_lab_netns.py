@@ -17,6 +17,8 @@ import pytest
 from tests.integration.labs import entered, held, host, processes, recap, wait_for
 from tests.integration.places import Lab, Netns, run
 
+pytestmark = pytest.mark.minutes
+
 NODES = ("h1", "r1", "r2", "h2")
 NETNS = ("lab_node_kind=netns",)
 

@@ -20,7 +20,7 @@ import pytest
 from tests.integration.labs import host, keeper_of, processes, recap, wait_for
 from tests.integration.places import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.minutes]
 KINDS = {"laptop": "uml", "master": "qemu", "slave": "qemu"}
 DEVICE = "enx8cae4cf5b7ae"
 ECHO = {"name": "echo", "match": {"protocol": "icmp"}, "delay": "50ms", "drop": {"every": 20, "backend": "bpf"}}

@@ -11,6 +11,8 @@ import pytest
 
 from tests.integration.uml import pytest_inside
 
+pytestmark = pytest.mark.minutes
+
 
 @pytest.mark.parametrize("file", ["uml_match.py", "test_match.py", "test_match_program.py"])
 def test_matches_under_uml(tmp_path: Path, file: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.integration.uml import exact, pytest_inside
 
+pytestmark = pytest.mark.minutes
+
 CHOSEN = ["-q", "--deselect", "tests/integration/test_tc.py::test_nothing_of_the_first_is_left_after_the_second"]
 FILES = [
     ["test_tc.py", "uml_tc_netem.py"],

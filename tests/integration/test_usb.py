@@ -20,7 +20,7 @@ import pytest
 from tests.integration.places import Done
 from tests.integration.usb import ADDRESS, CLIENT, PORT, PRODUCT, SERVER, UsbLab
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]  # emulated processors on a busy machine
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.minutes]  # emulated processors on a busy machine
 MOUNTED = "set -e; mount -t ext4 /dev/{disk} /mnt; {work}; umount /mnt"
 OWN, STRANGER = "192.168.1.147", "192.168.1.200"  # addresses of the client: one that may use the port, and another
 PLAIN = {"testbed": {"hosts": {SERVER: {"node_interfaces": [{"name": "eth0", "address": f"{ADDRESS}/24"}]}}}}
