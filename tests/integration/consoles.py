@@ -72,7 +72,7 @@ def ansible(
     argv += ["-e", f"ansible_serial_port={console.name} {VARIABLES}"]
     settings = ["ANSIBLE_NOCOLOR=1", "ANSIBLE_CALLBACK_RESULT_FORMAT=json", f"ANSIBLE_PIPELINING={pipelining}"]
     argv += [*(["-a", arguments] if arguments else []), *options]
-    return run(["env", "-C", str(CHECKOUT), *settings, *argv], None, check, timeout=280)
+    return run(["env", "-C", str(CHECKOUT), *settings, *argv], None, check, timeout=560)
 
 
 class Console:

@@ -64,7 +64,7 @@ class Server:
         """Run one of the project's playbooks in the namespace."""
         argv = ["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", "ansible-playbook", f"playbooks/{name}.yml"]
         inside = ["ip", "netns", "exec", self.place.name, *argv, "-i", str(self.inventory), *arguments]
-        return run(inside, None, check, timeout=280)
+        return run(inside, None, check, timeout=560)
 
     def start(self, unit: str) -> None:
         """Run what the unit names, as systemd would."""

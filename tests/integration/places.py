@@ -93,7 +93,7 @@ class Lab(NamedTuple):
         kept = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={self.run_dir}/kept-%n"]
         return run(["ssh", "-F", str(self.run_dir / "ssh_config"), *kept, node, shlex.join(argv)], stdin, check)
 
-    def playbook(self, name: str, *arguments: str, check: bool = True, timeout: float = 280) -> Done:
+    def playbook(self, name: str, *arguments: str, check: bool = True, timeout: float = 560) -> Done:
         """Run one of the project's playbooks on this lab."""
         argv = ["ansible-playbook", f"playbooks/{name}.yml", *self._inventory(), *arguments]
         return run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv], None, check, timeout)

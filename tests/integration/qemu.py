@@ -39,7 +39,7 @@ mkdir -p /usr/lib/modules; mount --bind /mnt/usr/lib/modules /usr/lib/modules; m
 """
 
 
-def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 290) -> Outcome:
+def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 580) -> Outcome:
     """Exit code and output of `pytest ARGUMENTS` in such a machine; `folder`, there /run/out, keeps what it wrote."""
     DRIVERS["qemu"].image(CACHE / "lab")
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]

@@ -133,7 +133,7 @@ def test_a_play_while_the_kernel_prints(node: tuple[Console, Path]) -> None:
     before = console.log.count(b"entered forwarding")
     argv = ["ansible-playbook", str(play), "-i", "node,", "-c", "impair.testbed.serial", *as_user("root")]
     variables = f"ansible_serial_port={console.name} {VARIABLES}"
-    run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv, "-e", variables], timeout=280)
+    run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv, "-e", variables], timeout=560)
     assert console.log.count(b"entered forwarding") > before + 50, "there was noise"
     assert (folder / "out/there").read_bytes() == content
     assert (folder / "out/there").stat().st_mode & 0o777 == 0o640
@@ -165,7 +165,7 @@ def playbook(name: str, node: tuple[Console, Path], wanted: dict[str, Any]) -> s
     inventory = folder / "hosts.yml"
     inventory.write_text(json.dumps({"testbed": {"hosts": {"node": variables}}}))
     argv = ["ansible-playbook", f"playbooks/{name}.yml", "-i", str(inventory), *as_user("root")]
-    return run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv, "-e", VARIABLES], timeout=280).stdout
+    return run(["env", "-C", str(CHECKOUT), "ANSIBLE_NOCOLOR=1", *argv, "-e", VARIABLES], timeout=560).stdout
 
 
 def test_the_whole_testbed_over_the_console(node: tuple[Console, Path]) -> None:

@@ -68,7 +68,7 @@ def exact() -> Kernel:
     return Kernel(built(), time_travel=True) if built() else PACKAGED
 
 
-def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 280, kernel: Kernel = PACKAGED) -> Outcome:
+def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 580, kernel: Kernel = PACKAGED) -> Outcome:
     """Exit code and output of `pytest ARGUMENTS` under the UML kernel; `folder` keeps what it wrote."""
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]
     return run_inside(argv, folder, seconds, kernel)
