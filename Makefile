@@ -56,7 +56,7 @@ molecule: prepared ## the molecule scenarios
 integration: prepared ## tests against real kernels: network namespaces and the virtual lab
 	@scripts/stages integration
 
-test: prepared ## lint, sanity, molecule, unit tests, network namespaces and the virtual lab: some twenty minutes on two cores
+test: prepared ## lint, sanity, molecule, unit tests, network namespaces and the virtual lab: nearly half an hour on two cores
 	@scripts/stages lint sanity molecule tests
 
 test-boards: SETUP := scripts/setup --quiet --boards
@@ -69,7 +69,7 @@ test-long: prepared ## thousands of random trees, and other kernels; about ten m
 test-sources: prepared ## the other testbeds, brought up and measured
 	@scripts/stages sources
 
-test-usb: prepared ## USB over the network between nodes under QEMU, and usb_stress by every way: some ten minutes
+test-usb: prepared ## USB over the network between nodes under QEMU, and usb_stress by every way: about half an hour
 	@scripts/stages usb
 
 kernel: prepared ## the lab's own kernel, in which time can travel, and what it can do; minutes, once

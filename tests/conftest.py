@@ -2,8 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What all tests share: `long` ones run by `make test-long` (pytest --long) alone; examples are not timed, and only
-there are they others each time. What takes minutes comes first, so that
-of several workers none is left alone with it."""
+there are they others each time. What takes minutes comes first: no worker is left alone with it at the end."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def machine(init: Path, folder: Path) -> list[str]:
     """The command that runs `init` as the first process."""
     root = image.image_path(CACHE / "lab", QEMU)
     shared = "local,security_model=none,multidevs=remap"
-    return [
+    return [  # memory: pytest keeps the BPF maps of all its tests, 8.5 MB each
         *(MACHINE, "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-machine", "q35"),
         *(*accelerators(), "-cpu", "max", "-smp", "2", "-m", "1G", "-no-reboot"),
         *("-kernel", str(root.with_suffix(".vmlinux")), "-initrd", str(ramdisk(root, init, folder))),

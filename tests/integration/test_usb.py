@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A debug probe of one node attached by another, over a link of their own; what is pulled, cut or restarted comes back.
+"""A debug probe of one node attached by another; what is pulled, cut or restarted comes back.
 
-test_usb_lab.py has it in the whole testbed, beside impairments.
+test_usb_lab.py has what else the whole testbed does with it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ OWN, STRANGER = "192.168.1.147", "192.168.1.200"  # addresses of the client: one
 PLAIN = {"testbed": {"hosts": {SERVER: {"node_interfaces": [{"name": "eth0", "address": f"{ADDRESS}/24"}]}}}}
 
 
-@pytest.fixture(scope="module")
-def usb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UsbLab]:
-    folder = tmp_path_factory.mktemp("usb")
-    inventory = folder / "plain.yml"
-    inventory.write_text(json.dumps(PLAIN))
+@pytest.fixture(scope="module", params=["link", pytest.param("testbed", marks=pytest.mark.usb)])
+def usb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UsbLab]:
+    """Over a link of their own, or by the whole testbed, whose bridge node is the server."""
+    folder, inventory, options = tmp_path_factory.mktemp("usb"), None, []
+    if request.param == "link":
+        inventory, options = folder / "plain.yml", ["--tags", "usb"]
+        inventory.write_text(json.dumps(PLAIN))
     made = UsbLab(f"usbtest-{os.getpid()}", inventory)
-    with made.running(folder, "--tags", "usb"):
+    with made.running(folder, *options):
         made.shell(CLIENT, f"ip address add {STRANGER}/24 dev enp3s0")
         yield made
 

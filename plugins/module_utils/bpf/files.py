@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..errors import MissingCapability, StepFailed
+from ..errors import StepFailed, TestbedError
 from ..node import PINS
 from . import syscall
 
@@ -48,7 +48,7 @@ def sweep(names: Sequence[str]) -> None:
 
     A pin is there before its program: young ones stay.
     """
-    with contextlib.suppress(OSError, MissingCapability):  # no pins, or no right to see all programs: it is not urgent
+    with contextlib.suppress(OSError, TestbedError):  # no pins, or no right to see all programs: nobody asked for it
         folders = [os.path.join(PINS, name) for name in os.listdir(PINS)]
         old = [place for place in folders if time.time() - os.stat(place).st_mtime > YOUNG]
         used = _used() if old else set()
