@@ -103,11 +103,11 @@ static void write_record(const void *record, size_t size) {
 }
 
 /* The Ethernet header has no checksum: a frame whose addresses differ from the flow's is damaged. The addresses are
- * those that two packets in a row had. */
-static int strange_addresses(const unsigned char *frame, int point, uint16_t flow) {
-    static struct { unsigned char known[12], last[12]; } flows[MAX_POINTS][256];
+ * those that two packets in a row had; answers have them the other way round, so each direction has its own. */
+static int strange_addresses(const unsigned char *frame, int point, int outgoing, uint16_t flow) {
+    static struct { unsigned char known[12], last[12]; } flows[MAX_POINTS][2][256];
     if (flow >= 256) return 0;
-    unsigned char *known = flows[point][flow].known, *last = flows[point][flow].last;
+    unsigned char *known = flows[point][outgoing][flow].known, *last = flows[point][outgoing][flow].last;
     int repeated = !memcmp(last, frame, 12);
     memcpy(last, frame, 12);
     if (repeated) memcpy(known, frame, 12);
@@ -116,7 +116,7 @@ static int strange_addresses(const unsigned char *frame, int point, uint16_t flo
 
 static void record(int point, int type, uint64_t at, const unsigned char *frame, size_t captured, size_t length) {
     struct seen seen = examine(frame, captured, run);
-    if (seen.wire && strange_addresses(frame, point, ntohs(seen.wire->flow))) seen.damaged = 1;
+    if (seen.wire && strange_addresses(frame, point, type == PACKET_OUTGOING, ntohs(seen.wire->flow))) seen.damaged = 1;
     uint8_t where = (type & 7) | (seen.damaged ? 0x80 : 0);
     if (!seen.wire) {
         struct other_record other = {.type = 'F', .point = point, .protocol = seen.protocol, .where = where, .tos = seen.tos,
