@@ -9,7 +9,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path as File
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.integration.places import CHECKOUT, Lab, Netns, caller
 TRAFFIC = str(CHECKOUT / "roles/probes/files/traffic.py")
 ECHO, PING = 23324, 23325
 ALL = ["requests", "retransmissions", "syscalls"]
+MOST_SEGMENTS = 45  # of 1448 bytes, in a superpacket of 64 kB
 WITHIN = 100  # seconds that a load may take where others have the processors
 LINE = re.compile(r"^([\d.]+) IP6? \S+\.(\d+) > \S+\.(\d+): .*seq (\d+):(\d+),.* length [1-9]")
 
@@ -89,6 +91,31 @@ def retransmitted(place: Netns) -> int:
     return int(re.findall(r"TcpRetransSegs\s+(\d+)", shown)[0])
 
 
+@contextmanager
+def interrupting_init(folder: File) -> Iterator[Callable[[set[int]], int]]:
+    """How many segments to a port were sent again while a thread of the machine's first process was interrupted, by
+    tracefs: there are kernels that let no tracing program run then, as here once, so that it need not see these."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tracefs", "tracefs", str(folder)], check=True)
+    instance = folder / f"instances/impair-{os.getpid()}"
+    try:
+        instance.mkdir()
+        event = instance / "events/tcp/tcp_retransmit_skb/enable"
+        event.write_text("1")
+
+        def count(ports: set[int]) -> int:
+            found = re.findall(r"-(\d+) +\[.* dport=(\d+)", (instance / "trace").read_text())
+            assert {int(port) for _thread, port in found} & ports
+            init = os.listdir("/proc/1/task")
+            return sum(thread in init for thread, port in found if int(port) in ports)
+
+        yield count
+        event.write_text("0")
+        instance.rmdir()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def answered(lines: Sequence[str], service: int) -> list[float]:
     """Seconds between each request and its answer, as tcpdump saw them pass."""
     sent: dict[str, tuple[int, float]] = {}
@@ -140,20 +167,19 @@ def test_requests_are_counted_and_timed_by_port_as_tcpdump_and_the_client_do(
         assert sum(count for _low, count in seen["latency"]["histogram"]) == len(took)
 
 
-def test_retransmissions_are_those_that_the_namespace_counts(losing: Path, code: bytes) -> None:
-    """nstat's figure, of the client's namespace alone: the server's in the other one are as many, and not seen.
-
-    Within 10 %: up to 6 % of the tracepoint's events were missed here where many connections send again at once.
-    """
+def test_retransmissions_are_those_that_the_namespace_counts(losing: Path, code: bytes, tmp_path: File) -> None:
+    """nstat's figure, of the client's namespace alone: the server's in the other one are as many, and not seen."""
     before, others = retransmitted(losing.s), retransmitted(losing.r)
     commands = asks(losing, connections=16, seconds=2), asks(losing, PING, 16, seconds=2)
-    result = look(code, ALL, limits.parse([ECHO, PING], None, True), *commands)
+    with interrupting_init(tmp_path / "tracefs") as hidden:
+        result = look(code, ALL, limits.parse([ECHO, PING], None, True), *commands)
+        unseen = hidden({ECHO, PING})
     counted = retransmitted(losing.s) - before
     seen = [one["retransmitted"] for one in result["services"].values()]
     others = retransmitted(losing.r) - others
-    print(f"retransmitted: {counted} by nstat, {seen} by the probe; {others} in the other namespace")
+    print(f"retransmitted: {counted} by nstat, {unseen} of them over init; {seen} by the probe; {others} elsewhere")
     assert others
-    assert min(seen) > 5 and abs(sum(seen) - counted) <= 0.1 * counted
+    assert min(seen) > 5 and counted - unseen <= sum(seen) <= counted
     again = sum(one["again"] for one in result["services"].values())
     assert abs(again - counted) <= 0.1 * counted + 5, (
         "what left the interface a second time; not so the segments of SYN"
@@ -162,8 +188,8 @@ def test_retransmissions_are_those_that_the_namespace_counts(losing: Path, code:
     assert sum(one["latency"]["count"] for one in result["services"].values()) == requests
 
 
-def test_retransmissions_of_a_stream_are_those_that_iperf3_tells(losing: Path, code: bytes, tmp_path: File) -> None:
-    """Superpackets count with all their segments. iperf3 looks for the last time a little before the end: 3 %."""
+def test_retransmissions_of_a_stream_are_counted_by_segments(losing: Path, code: bytes, tmp_path: File) -> None:
+    """Superpackets count with all their segments. iperf3 looks before its last bytes are out: it may tell less."""
     losing.n.run(["nft", 'flush chain ip lose c; add rule ip lose c iifname "n0" numgen inc mod 50 == 49 drop'])
     argv = ["ip", "netns", "exec", losing.r.name, "iperf3", "--server", "--port", "23399", "--one-off", "--forceflush"]
     with open(tmp_path / "said", "w", encoding="ascii") as said:
@@ -171,15 +197,20 @@ def test_retransmissions_of_a_stream_are_those_that_iperf3_tells(losing: Path, c
     try:
         wait_for(lambda: "listening" in (tmp_path / "said").read_text(), 60)
         words = ["iperf3", "--json", "--client", losing.address("r"), "--port", "23399", "--bytes", "40M"]
-        result = look(code, ["retransmissions"], limits.parse([23399], None, True), words)
+        before = retransmitted(losing.s)
+        with interrupting_init(tmp_path / "tracefs") as hidden:
+            result = look(code, ["retransmissions"], limits.parse([23399], None, True), words)
+            unseen = hidden({23399}) * MOST_SEGMENTS
+        counted = retransmitted(losing.s) - before
         server.wait(60)
     finally:
         server.kill()
         server.wait()
     told = result["runs"][0]["said"][0]["end"]["sum_sent"]["retransmits"]
     seen = result["services"]["23399"]["retransmitted"]
-    print(f"retransmitted: {told} by iperf3, {seen} by the probe")
-    assert told > 20 and abs(seen - told) <= 0.03 * told + 2
+    print(f"retransmitted: {told} by iperf3, {counted} by nstat, {unseen} at most over init; {seen} by the probe")
+    assert 20 < told <= counted
+    assert counted - unseen <= seen <= counted
 
 
 SLEEPER = "import select; [select.select([], [], [], 0.02) for _number in range(30)]"
