@@ -22,8 +22,9 @@ def test_answers_in_a_row_make_no_packet_of_their_flow_a_damaged_one(tmp_path: F
     with path("bridge") as made:
 
         def send(place: str, to: str, kind: int) -> None:
-            words = f"protocol=udp to={made.address(to)} source_port=5000 destination_port=5000 flow={FLOW} run={RUN} kind={kind}"
-            made.place(place).run([program, "send", *words.split(), "length=70", "rate=100", "count=3", "limit=9"])
+            flow = ["protocol=udp", f"to={made.address(to)}", "source_port=5000", "destination_port=5001"]
+            pace = [f"run={RUN}", f"flow={FLOW}", f"kind={kind}", "length=70", "rate=100", "count=3", "limit=9"]
+            made.place(place).run([program, "send", *flow, *pace])
 
         made.n.run([program, "watch", f"dir={tmp_path}", f"run={RUN}", "points=n0,n1", "limit=60"])
         for _turn in range(2):
