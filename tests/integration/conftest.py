@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.engine import Bench, Prompt, namespace
+from tests.integration.engine import Bench, Prompt, namespace, no_descriptors_left
 from tests.integration.places import Call, Lab, Netns, caller, run
 
 _numbers = itertools.count()
@@ -23,6 +23,13 @@ def as_root() -> None:
     """These tests change kernel state, in places of their own; that needs root."""
     if os.geteuid() != 0:
         pytest.fail("integration tests need root: `make integration` asks sudo")
+
+
+@pytest.fixture(autouse=True)
+def descriptors() -> Iterator[None]:
+    """Each run of the engine is a process of its own elsewhere, whose end closes what it held."""
+    with no_descriptors_left():
+        yield
 
 
 @pytest.fixture

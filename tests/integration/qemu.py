@@ -47,6 +47,7 @@ def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 580) 
     init.write_text(
         INIT.format(
             cache=CACHE.parent,
+            bytecode=sys.pycache_prefix or "",
             path=Path(sys.executable).parent,
             out="-t 9p -o trans=virtio,version=9p2000.L,cache=none out",
             modules=MODULES,
@@ -69,7 +70,7 @@ def machine(init: Path, folder: Path) -> list[str]:
     """The command that runs `init` as the first process."""
     root = image.image_path(CACHE / "lab", QEMU)
     shared = "local,security_model=none,multidevs=remap"
-    return [  # memory: pytest keeps the BPF maps of all its tests, 8.5 MB each
+    return [
         *(MACHINE, "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-machine", "q35"),
         *(*accelerators(), "-cpu", "max", "-smp", "2", "-m", "1G", "-no-reboot"),
         *("-kernel", str(root.with_suffix(".vmlinux")), "-initrd", str(ramdisk(root, init, folder))),

@@ -34,7 +34,9 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(files, "YOUNG", math.inf)
     load()
     with namespace(1) as made, inside(made):
-        yield f"{os.stat('/proc/thread-self/ns/net').st_ino:x}"
+        number = f"{os.stat('/proc/thread-self/ns/net').st_ino:x}"
+        sh(f"rm -rf /sys/fs/bpf/impair_testbed/{number}")  # of a namespace that ended, and had this number
+        yield number
 
 
 def standing(place: str) -> str:

@@ -25,6 +25,7 @@ from plugins.module_utils.board import engine, target
 from plugins.module_utils.errors import TestbedError
 from tests.integration import boards
 from tests.integration.boards import CARD, HASH, INTERFACES, KEY, MIB, SIZE, START, Image, arguments, debugfs, loop, sh
+from tests.integration.labs import wait_for
 from tests.integration.places import CHECKOUT, run
 
 
@@ -63,8 +64,14 @@ def expected(folder: Path, image: Image) -> Path:
             rm etc/systemd/system/serial-getty@.service.d/override.conf
             mkdir -m 700 root/.ssh; echo '{KEY}' >root/.ssh/authorized_keys; chmod 600 root/.ssh/authorized_keys""")
     finally:
-        sh(f"umount {folder}/mnt")
+        unmount(folder / "mnt", path)
     return path
+
+
+def unmount(folder: Path, path: Path | str) -> None:
+    """The loop device goes a moment later where somebody else looks through all of them meanwhile."""
+    sh(f"umount {folder}")
+    wait_for(lambda: not sh(f"losetup --associated {path}").stdout)
 
 
 def tree(path: Path | str, folder: Path) -> dict[str, tuple[str, str]]:
@@ -80,7 +87,7 @@ def tree(path: Path | str, folder: Path) -> dict[str, tuple[str, str]]:
             found[name] = (mode, (folder / name).read_text(errors="replace") if regular else link)
         return found
     finally:
-        sh(f"umount {folder}")
+        unmount(folder, path)
 
 
 @pytest.mark.parametrize("kind", ["file", "loop"])

@@ -8,7 +8,6 @@ Here, and by test_impairment_ways_uml.py in a kernel with netem, flower and gact
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from plugins.module_utils.errors import InvalidInput
 from plugins.module_utils.impairment import engine
 from tests.integration import ways
+from tests.integration.engine import no_descriptors_left
 from tests.integration.program import compiled
 from tests.integration.ways import Node
 
@@ -33,8 +33,6 @@ WAYS = st.lists(ways.configurations(), min_size=2, max_size=4)
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a call's descriptors end with its process, which is one here
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with pytest.MonkeyPatch.context() as patch, ways.node() as made:
         patch.setattr(engine, "forget", lambda: None)  # the same kernel: its capabilities are tried once
         yield made
@@ -51,6 +49,11 @@ def apply(asked: Asked, check: bool = False) -> engine.Outcome:
 
 
 def walk(node: Node, way: list[Asked]) -> None:
+    with no_descriptors_left():
+        _walk(node, way)
+
+
+def _walk(node: Node, way: list[Asked]) -> None:
     engine.clear()  # what an example that failed left
     straight = []
     for asked in way[1:]:

@@ -217,20 +217,21 @@ SLEEPER = "import select; [select.select([], [], [], 0.02) for _number in range(
 
 
 def test_system_calls_take_what_strace_says(client: Path, code: bytes, tmp_path: File) -> None:
-    """All calls that take long. strace's stops lie outside of the probe's time: 5 % and 0.5 ms."""
+    """A call that takes long. strace's stops lie outside of the probe's time: 5 % and 0.5 ms, in one of three tries,
+    as strace waits for a processor in between; the probe's time is never the longer one, nor less than was asked."""
     trace = tmp_path / "trace"
     traced = ["strace", "-T", "-o", str(trace), "python3", "-c", SLEEPER]
-    result = look(code, ["syscalls"], limits.parse([], None, False), traced)
-    told: dict[str, list[float]] = {}
-    for name, took in re.findall(r"^(\w+)\(.*<([\d.]+)>$", trace.read_text(), re.MULTILINE):
-        told.setdefault(name, []).append(float(took) * 1e6)
-    long = {name: times for name, times in told.items() if len(times) >= 30 and sum(times) / len(times) > 15_000}
-    assert long, told
-    for name, times in long.items():
-        seen, mean = result["syscalls"][name], sum(times) / len(times)
-        print(f"{name}: {len(times)} of {mean:.0f} µs by strace, {seen['count']} of {seen['mean']} by the probe")
-        assert seen["count"] == len(times)
-        assert abs(seen["mean"] - mean) <= 0.05 * mean + 500
+    for _try in range(3):
+        result = look(code, ["syscalls"], limits.parse([], None, False), traced)
+        calls = re.findall(r"^(p?select6?)\(.*<([\d.]+)>$", trace.read_text(), re.MULTILINE)
+        (name,) = {name for name, _took in calls}
+        seen, mean = result["syscalls"][name], sum(float(took) for _name, took in calls) / len(calls) * 1e6
+        print(f"{name}: {len(calls)} of {mean:.0f} µs by strace, {seen['count']} of {seen['mean']} by the probe")
+        assert seen["count"] == len(calls) == 30
+        assert 20_000 <= seen["mean"] <= mean + 100
+        if mean - seen["mean"] <= 0.05 * mean + 500:
+            return
+    pytest.fail("strace and the probe do not agree")
 
 
 def test_calls_of_others_are_not_seen(client: Path, code: bytes) -> None:

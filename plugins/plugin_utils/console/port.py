@@ -71,10 +71,12 @@ class _Socket:
     def __init__(self, name: str, made: socket.socket) -> None:
         self._name = name
         self._socket = made
+        self._arrived = select.poll()
+        self._arrived.register(made, select.POLLIN)
         made.settimeout(60)  # of one write; a node that hangs takes nothing
 
     def read(self, seconds: float) -> bytes:
-        if not select.select([self._socket], [], [], max(0.0, seconds))[0]:
+        if not self._arrived.poll(1000 * max(0.0, seconds)):
             return b""
         try:
             data = self._socket.recv(AT_ONCE)
