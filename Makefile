@@ -3,7 +3,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/impair.testbed
 export PATH := $(CACHE)/venv/bin:$(PATH)
-export PYTHONDONTWRITEBYTECODE := 1
+export PYTHONPYCACHEPREFIX := $(CACHE)/pyc
 
 .DEFAULT_GOAL := help
 SETUP := scripts/setup --quiet

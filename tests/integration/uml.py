@@ -23,7 +23,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "impair
 BUILT = CACHE / "kernel/um"  # by roles/lab_kernel
 OPTIONS = ROOT / "roles/lab_kernel/files/um.config"
 INIT = """#!/bin/sh
-export PATH={path}:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run/tmp PYTHONDONTWRITEBYTECODE=1
+export PATH={path}:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run/tmp PYTHONPYCACHEPREFIX={bytecode}
 export HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis XDG_CACHE_HOME={cache}
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run; mkdir -p /run/tmp /run/out
 mount {out} /run/out
@@ -83,6 +83,7 @@ def run_inside(argv: Sequence[str], folder: Path, seconds: float, kernel: Kernel
     init.write_text(
         INIT.format(
             cache=CACHE.parent,
+            bytecode=sys.pycache_prefix or "",
             path=Path(sys.executable).parent,
             out=f"-t hostfs -o {folder} none",
             modules="mount -t tmpfs tmpfs /mnt\n" if kernel.program else MODULES,
