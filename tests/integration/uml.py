@@ -74,6 +74,12 @@ def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 580, 
     return run_inside(argv, folder, seconds, kernel)
 
 
+def processor() -> int:
+    """The one that a kernel is to stay on, as the lab's nodes do (kinds/uml.py); workers of pytest take turns."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(allowed)]
+
+
 def run_inside(argv: Sequence[str], folder: Path, seconds: float, kernel: Kernel = PACKAGED) -> Outcome:
     """Exit code and output of a program under the UML kernel; `folder`, there /run/out, keeps what it wrote.
 
@@ -95,6 +101,7 @@ def run_inside(argv: Sequence[str], folder: Path, seconds: float, kernel: Kernel
     init.chmod(0o755)
     alone = ["unshare", "--pid", "--fork", "--kill-child"]  # with the kernel end all processes that it traces
     command = [
+        *("taskset", "--cpu-list", str(processor())),
         *alone,
         str(kernel.program or "linux.uml"),
         "mem=384M",
