@@ -18,11 +18,10 @@ FILES = [f"tests/integration/test_bpf_{name}.py" for name in ("program", "loader
 CHOSEN = "not checksums and not senders and not superpackets or by_device-as_it_was"
 
 
-@pytest.mark.parametrize("files", [FILES[:2], FILES[2:]], ids=["program", "traffic"])
-def test_under_uml(tmp_path: Path, files: list[str]) -> None:
+def test_under_uml(tmp_path: Path) -> None:
     """What fails in there is shown as it was printed in there."""
     give(tmp_path)
-    outcome = pytest_inside(["-q", "-k", CHOSEN, *files], tmp_path)
+    outcome = pytest_inside(["-q", "-k", CHOSEN, *FILES], tmp_path)
     assert outcome.code == 0, outcome.output
 
 

@@ -319,9 +319,11 @@ def test_two_at_once_take_turns(folder: Path) -> None:
 
 @pytest.mark.alone
 def test_an_open_console_costs_little(folder: Path) -> None:
-    """A command on an open console: tens of milliseconds; the bound is a multiple."""
+    """A command on it takes a small part of what opening it takes, whatever the machine is like."""
     with Console(SHELLS["sh"], folder / "tty", CLEAN) as console:
+        started = time.monotonic()
         made = opened(console)
+        opening = time.monotonic() - started
         started = time.monotonic()
         for _number in range(10):
             made.run(b"true")
@@ -330,6 +332,6 @@ def test_an_open_console_costs_little(folder: Path) -> None:
         started = time.monotonic()
         told = made.run(b"sha256sum", data).stdout
         rate = len(data) / (time.monotonic() - started)
-        print(f"a command {took * 1000:.0f} ms, upload {rate / 1e6:.2f} MB/s")
+        print(f"opened in {opening:.2f} s, a command {took * 1000:.0f} ms, upload {rate / 1e6:.2f} MB/s")
         assert told.split()[0].decode() == hashlib.sha256(data).hexdigest()
-        assert took < 0.5 and rate > 115_200 / 10
+        assert took < opening and rate > 115_200 / 10  # bytes a second: what a serial line has
