@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.minutes]
 
 MAIN = "/etc/network/interfaces"
 PORTS = ["eth0", "enx8cae4cf5b7ae"]
-BRIDGE: dict[str, Any] = {"name": "br0", "ports": PORTS, "address": "192.168.1.107/24", "confirm_within": 8}
+BRIDGE: dict[str, Any] = {"name": "br0", "ports": PORTS, "address": "192.168.1.107/24", "confirm_within": 60}
 GAP_SECONDS = 5.0
 # an interface with an address, options behind it, a comment inside, a foreign interface, and no newline at the end
 FOREIGN = """# by hand
@@ -115,6 +115,7 @@ class Stream:
         self._process.wait()
 
 
+@pytest.mark.alone
 def test_the_connection_over_the_port_survives(master: Lab) -> None:
     before = snapshot(master)
     stream = Stream(master)
@@ -126,7 +127,7 @@ def test_the_connection_over_the_port_survives(master: Lab) -> None:
             cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         gap = stream.until(300)
-        output = change.communicate(timeout=60)[0]
+        output = change.communicate(timeout=300)[0]
     finally:
         stream.close()
     assert change.returncode == 0, output
@@ -146,7 +147,7 @@ def test_the_connection_over_the_port_survives(master: Lab) -> None:
 
 def test_without_a_confirmation_the_node_goes_back(master: Lab) -> None:
     before = snapshot(master)
-    away = {**BRIDGE, "address": "192.168.1.200/24"}
+    away = {**BRIDGE, "address": "192.168.1.200/24", "confirm_within": 8}
     done = bridge(master, away, *over_the_port(master), check=False)
     assert done.returncode != 0
     assert "went back" in done.stdout + done.stderr

@@ -68,10 +68,12 @@ def exact() -> Kernel:
     return Kernel(built(), time_travel=True) if built() else PACKAGED
 
 
-def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 580, kernel: Kernel = PACKAGED) -> Outcome:
+def pytest_inside(
+    arguments: Sequence[str], folder: Path, seconds: float = 580, kernel: Kernel = PACKAGED, bound: bool = True
+) -> Outcome:
     """Exit code and output of `pytest ARGUMENTS` under the UML kernel; `folder` keeps what it wrote."""
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]
-    return run_inside(argv, folder, seconds, kernel)
+    return run_inside(argv, folder, seconds, kernel, bound)
 
 
 def processor() -> int:
@@ -80,10 +82,13 @@ def processor() -> int:
     return allowed[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(allowed)]
 
 
-def run_inside(argv: Sequence[str], folder: Path, seconds: float, kernel: Kernel = PACKAGED) -> Outcome:
+def run_inside(
+    argv: Sequence[str], folder: Path, seconds: float, kernel: Kernel = PACKAGED, bound: bool = True
+) -> Outcome:
     """Exit code and output of a program under the UML kernel; `folder`, there /run/out, keeps what it wrote.
 
-    After so many `seconds` of this machine's time the kernel is ended and TimeoutExpired raised.
+    After so many `seconds` of this machine's time the kernel is ended and TimeoutExpired raised. `bound`: it stays on
+    one processor, which is faster; where milliseconds count, and others want that processor too, it must not.
     """
     init = folder / "init"
     init.write_text(
@@ -101,7 +106,7 @@ def run_inside(argv: Sequence[str], folder: Path, seconds: float, kernel: Kernel
     init.chmod(0o755)
     alone = ["unshare", "--pid", "--fork", "--kill-child"]  # with the kernel end all processes that it traces
     command = [
-        *("taskset", "--cpu-list", str(processor())),
+        *(["taskset", "--cpu-list", str(processor())] if bound else []),
         *alone,
         str(kernel.program or "linux.uml"),
         "mem=384M",
