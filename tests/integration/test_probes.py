@@ -189,7 +189,8 @@ def test_retransmissions_are_those_that_the_namespace_counts(losing: Path, code:
 
 
 def test_retransmissions_of_a_stream_are_counted_by_segments(losing: Path, code: bytes, tmp_path: File) -> None:
-    """Superpackets count with all their segments. iperf3 looks before its last bytes are out: it may tell less."""
+    """Superpackets count with all their segments. iperf3 looks before its last bytes are out: it may tell less. The
+    last segments of its two connections may be sent again when nobody looks any more."""
     losing.n.run(["nft", 'flush chain ip lose c; add rule ip lose c iifname "n0" numgen inc mod 50 == 49 drop'])
     argv = ["ip", "netns", "exec", losing.r.name, "iperf3", "--server", "--port", "23399", "--one-off", "--forceflush"]
     with open(tmp_path / "said", "w", encoding="ascii") as said:
@@ -210,7 +211,7 @@ def test_retransmissions_of_a_stream_are_counted_by_segments(losing: Path, code:
     seen = result["services"]["23399"]["retransmitted"]
     print(f"retransmitted: {told} by iperf3, {counted} by nstat, {unseen} at most over init; {seen} by the probe")
     assert 20 < told <= counted
-    assert counted - unseen <= seen <= counted
+    assert counted - unseen - 2 <= seen <= counted
 
 
 SLEEPER = "import select; [select.select([], [], [], 0.02) for _number in range(30)]"
