@@ -93,3 +93,4 @@ lock: prepared ## renew requirements.lock from requirements.txt and requirements
 clean: ## what this project made in the checkout and in the cache; asks nothing, leaves a running lab alone
 	@rm -rf .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache artifacts
 	@rm -rf "$(CACHE)"/venv "$(CACHE)"/venv-* "$(CACHE)"/sanity* "$(CACHE)"/bench-* "$(CACHE)"/uml-* "$(CACHE)"/kernel "$(CACHE)"/qemu
+	@rm -rf "$(CACHE)"/pyc 2>/dev/null || sudo rm -rf "$(CACHE)"/pyc
