@@ -55,11 +55,13 @@ def no_descriptors_left() -> Iterator[None]:
     """Close the maps and programs of BPF that runs of the engine opened in the block and hold: a namespace's take
     8.5 MB."""
     before = _bpf_descriptors()
-    yield
-    for held in (files._held, classifier._held):
-        held.clear()
-    for number in _bpf_descriptors() - before:
-        os.close(number)
+    try:
+        yield
+    finally:
+        for held in (files._held, classifier._held):
+            held.clear()
+        for number in _bpf_descriptors() - before:
+            os.close(number)
 
 
 def _bpf_descriptors() -> set[int]:

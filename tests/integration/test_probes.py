@@ -98,9 +98,9 @@ def interrupting_init(folder: File) -> Iterator[Callable[[set[int]], int]]:
     folder.mkdir()
     subprocess.run(["mount", "-t", "tracefs", "tracefs", str(folder)], check=True)
     instance = folder / f"instances/impair-{os.getpid()}"
+    event = instance / "events/tcp/tcp_retransmit_skb/enable"
+    instance.mkdir()
     try:
-        instance.mkdir()
-        event = instance / "events/tcp/tcp_retransmit_skb/enable"
         event.write_text("1")
 
         def count(ports: set[int]) -> int:
@@ -110,9 +110,9 @@ def interrupting_init(folder: File) -> Iterator[Callable[[set[int]], int]]:
             return sum(thread in init for thread, port in found if int(port) in ports)
 
         yield count
+    finally:
         event.write_text("0")
         instance.rmdir()
-    finally:
         subprocess.run(["umount", str(folder)], check=True)
 
 

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from plugins.module_utils.lab.kinds.uml import processor
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "impair.testbed")
 BUILT = CACHE / "kernel/um"  # by roles/lab_kernel
@@ -76,12 +78,6 @@ def pytest_inside(
     return run_inside(argv, folder, seconds, kernel, bound)
 
 
-def processor() -> int:
-    """The one that a kernel is to stay on, as the lab's nodes do (kinds/uml.py); workers of pytest take turns."""
-    allowed = sorted(os.sched_getaffinity(0))
-    return allowed[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(allowed)]
-
-
 def run_inside(
     argv: Sequence[str], folder: Path, seconds: float, kernel: Kernel = PACKAGED, bound: bool = True
 ) -> Outcome:
@@ -105,8 +101,9 @@ def run_inside(
     )
     init.chmod(0o755)
     alone = ["unshare", "--pid", "--fork", "--kill-child"]  # with the kernel end all processes that it traces
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     command = [
-        *(["taskset", "--cpu-list", str(processor())] if bound else []),
+        *(["taskset", "--cpu-list", str(processor(worker))] if bound else []),
         *alone,
         str(kernel.program or "linux.uml"),
         "mem=384M",

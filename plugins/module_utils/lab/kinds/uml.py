@@ -60,6 +60,7 @@ class Uml:
         "mmdebstrap": "mmdebstrap",
         "mke2fs": "e2fsprogs",
         "unshare": "util-linux",
+        "taskset": "util-linux",
     }
     live = False
 
@@ -87,7 +88,7 @@ class Uml:
             # the processes that it traced go on by themselves, with the guest's code and the host's system calls;
             # here the kernel of the host ends them together with it.
             *(programs.find("unshare") or "unshare", "--pid", "--fork", "--kill-child"),
-            *(programs.find("taskset") or "taskset", "--cpu-list", str(processor(node.number))),
+            *(programs.find("taskset") or "taskset", "--cpu-list", str(processor(os.getpid() + node.number))),
             str(kernel_path(node, place.cache)),
             f"umid={node.name}",
             f"uml_dir={scratch}",
@@ -121,14 +122,14 @@ class Uml:
         return f"vec{number}:transport=fd,fd={{fd:{attachment.id}}},mac={mac}"
 
 
-def processor(number: int) -> int:
-    """The processor that a node stays on: the nodes of a lab take turns, and where they begin differs between labs.
+def processor(turn: int) -> int:
+    """The processor that a kernel stays on. A lab's take turns, and where they begin differs between labs.
 
     Each system call and page fault in a node goes from one process of this machine to another and back; where these are
     on two processors it takes up to three times as long, as one has to wake the other.
     """
     allowed = sorted(os.sched_getaffinity(0))
-    return allowed[(os.getpid() + number) % len(allowed)]
+    return allowed[turn % len(allowed)]
 
 
 def memory_directory(memory: int, fallback: Path) -> str:
