@@ -68,6 +68,39 @@ def test_what_a_command_reads_and_says_is_exact(shell: str, wire: type[Wire], fo
         made.close()
 
 
+class OneByte(Wire):
+    """Loses one byte of each request that begins or ends something, the first time that it is typed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = 0
+        self.hit: set[bytes] = set()
+
+    def typed(self, data: bytes) -> bytes:
+        request = re.fullmatch(rb"[0-9a-f]{8} ([u.r]) [^\n]*\n", data)
+        if request is None or self.place >= len(data) or request[1] in self.hit:
+            return data
+        self.hit.add(request[1])
+        return data[: self.place] + data[self.place + 1 :]
+
+
+def test_any_byte_of_a_request_may_be_lost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "PATIENCE", 0.2)
+    monkeypatch.setattr(session, "UNPACKING", 0.3)
+    with Console(SHELLS["sh"], folder / "tty", wire := OneByte()) as console:
+        made = opened(console)
+        made._ids = 100  # a number that lost a digit is another number
+        longest = len("01234567 u 100 100 s\n")
+        for wire.place in range(longest):
+            wire.hit.clear()
+            assert made.run(b"cat; no-such-program", b"here" if wire.place % 2 else None)[:2] == (
+                127,
+                b"here" if wire.place % 2 else b"",
+            ), wire.place
+            assert {b"u", b"r"} <= wire.hit, "the byte was there to be lost"
+        made.close()
+
+
 def test_a_slow_node_is_given_time(folder: Path) -> None:
     """As an emulated board is: the shell answers at once, and each program takes seconds to start."""
     slow = folder / "bin"
@@ -209,7 +242,7 @@ def test_a_command_that_takes_too_long(folder: Path) -> None:
 
 def test_a_node_that_is_slow_is_not_flooded(folder: Path) -> None:
     """What waits to be read stays below N_TTY's threshold for throttling (4096 - 128), where bytes begin to be lost."""
-    given = random.Random(4).randbytes(90_000)
+    given = random.Random(4).randbytes(300_000)
     with Console(SHELLS["sh"], folder / "tty") as console:
         made = opened(console)
         answers: list[object] = []

@@ -108,7 +108,7 @@ class Session:
         self.upload(script, "s")
         if stdin:
             self.upload(stdin, "i")
-        source = f"{self.folder}/i" if stdin else "/dev/null"
+        source = "i" if stdin else "n"
         self._ids += 1
         frames = Frames(self._token, self._ids)
         self._busy = True
@@ -123,12 +123,12 @@ class Session:
         raise ConsoleError("a command's answer did not come whole in three times; is something else using the console?")
 
     def upload(self, data: bytes, name: str) -> None:
-        """Write the folder's file of this name. Raises ConsoleError."""
+        """Write the folder's file of this name, one letter. Raises ConsoleError."""
         text = base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()
         lines = [text[start : start + LINE] for start in range(0, len(text), LINE)]
         for _attempt in range(3):
             self._ids += 1
-            self._ask(f"u {self._ids} {name}", f"u {self._ids}", PATIENCE)
+            self._ask(f"u {self._ids} {self._ids} {name}", f"u {self._ids}", PATIENCE)
             self._send_lines(lines)
             if self._ask(f". {self._ids} {name}", rf"\. {self._ids} (\d+)", UNPACKING)[2] == b"0":
                 return
