@@ -11,12 +11,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import MissingCapability
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 
 
 @contextmanager
@@ -74,5 +77,12 @@ def _libc_call(function: str, *arguments: int) -> None:
 
 
 def number() -> int:
-    """The number of the network namespace that we are in."""
-    return os.stat("/proc/thread-self/ns/net").st_ino
+    """The number of the network namespace that we are in; no other one has had it since the machine was started.
+
+    Before Linux 5.14 there is none but that of its file, which a namespace to come may have again.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+        try:
+            return int.from_bytes(asking.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError:
+            return os.stat("/proc/thread-self/ns/net").st_ino

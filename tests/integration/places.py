@@ -28,6 +28,15 @@ def run(argv: Sequence[str], stdin: str | None = None, check: bool = True, timeo
     return done
 
 
+# Of asm-generic/socket.h: SO_NETNS_COOKIE.
+COOKIE = "import socket, sys; print('%x' % int.from_bytes(socket.socket().getsockopt(1, 71, 8), sys.byteorder))"
+
+
+def namespace_number() -> str:
+    """The number that no other network namespace has had, of ours, as folders are called by it."""
+    return run(["python3", "-c", COOKIE]).stdout.strip()
+
+
 class Netns(NamedTuple):
     """A network namespace with a veth pair in it: `device` is the one under test, `peer` its other end."""
 
@@ -38,6 +47,10 @@ class Netns(NamedTuple):
     def run(self, argv: Sequence[str], stdin: str | None = None, check: bool = True) -> Done:
         """Run a program inside the namespace."""
         return run(["ip", "netns", "exec", self.name, *argv], stdin, check)
+
+    def number(self) -> str:
+        """As namespace_number() there."""
+        return self.run(["python3", "-c", COOKIE]).stdout.strip()
 
 
 def caller(place: Netns, folder: Path) -> Call:

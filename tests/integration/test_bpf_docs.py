@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -49,8 +48,7 @@ def test_impairments_as_the_page_writes_them(own: Own) -> None:
             engine.apply(interfaces, [], program=program)
             assert engine.apply(interfaces, [], program=program).report.steps == []
             assert re.search(r"tcx/egress dev eth0 name imp_|pref 65111 bpf", own.filters())
-    number = f"{os.stat(f'/run/netns/{own.place.name}').st_ino:x}"
-    assert own.shell("stat -Lc %i /proc/self/ns/net").strip() == str(int(number, 16))
+    number = own.place.number()
     own.send(9)
     rules = own.shell(f"bpftool map dump pinned /sys/fs/bpf/impair_testbed/{number}/rules")
     (key,) = re.findall(r"key:\n((?: ?[0-9a-f]{2}){4})", rules)

@@ -52,7 +52,7 @@ def program() -> bytes:
 
 
 def pins_of(place: Netns) -> Path:
-    return Path(f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{place.name}').st_ino:x}")
+    return Path(f"/sys/fs/bpf/impair_testbed/{place.number()}")
 
 
 class Standing:

@@ -64,11 +64,7 @@ def apply(made: Path) -> Iterator[Apply]:
         engine.clear()
         assert [line for line in sh("tc qdisc show").splitlines() if " noqueue " not in line] == []
         assert not re.search(r": imp[0-9a-f]{12}[:@]", sh("ip -o link"))
-    assert not os.path.exists(f"/sys/fs/bpf/impair_testbed/{_number(made):x}")
-
-
-def _number(made: Path) -> int:
-    return os.stat(f"/run/netns/{made.n.name}").st_ino
+    assert not os.path.exists(f"/sys/fs/bpf/impair_testbed/{made.n.number()}")
 
 
 def one_class(device: str, direction: str = "egress", match: Any = None, **faults: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from plugins.module_utils.bpf import files, syscall
 from plugins.module_utils.capabilities import load
 from plugins.module_utils.impairment import engine
 from tests.integration.engine import inside, namespace
+from tests.integration.places import namespace_number
 from tests.integration.program import compiled
 from tests.integration.wire import sh
 from tests.oracle import programs
@@ -34,9 +35,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(files, "YOUNG", math.inf)
     load()
     with namespace(1) as made, inside(made):
-        number = f"{os.stat('/proc/thread-self/ns/net').st_ino:x}"
-        sh(f"rm -rf /sys/fs/bpf/impair_testbed/{number}")  # of a namespace that ended, and had this number
-        yield number
+        yield namespace_number()
 
 
 def standing(place: str) -> str:

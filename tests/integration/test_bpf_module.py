@@ -39,7 +39,7 @@ COUNT = 100
 def own() -> Iterator[Own]:
     """An interface with nothing on it, and as it was afterwards."""
     with namespace(1) as place:
-        memory = Path(f"/run/impair.testbed/before/{os.stat(f'/run/netns/{place.name}').st_ino:x}")
+        memory = Path(f"/run/impair.testbed/before/{place.number()}")
         yield Own(place, "t0")
     left = sh(f"find {PIN} 2>/dev/null || true; rm -rf {PIN}")
     assert not left

@@ -18,6 +18,7 @@ from plugins.module_utils.capabilities import Capabilities, load
 from plugins.module_utils.impairment import engine
 from tests.integration import load as traffic
 from tests.integration.engine import inside, namespace
+from tests.integration.places import namespace_number
 from tests.integration.program import compiled
 from tests.integration.test_bpf_killed import killed_at
 from tests.integration.wire import sh
@@ -61,7 +62,7 @@ def place(kernel: OldKernel) -> Iterator[None]:
         yield
         engine.clear()
         assert standing() == before
-        assert not Path(f"/run/impair.testbed/before/{os.stat('/proc/thread-self/ns/net').st_ino:x}").exists()
+        assert not Path(f"/run/impair.testbed/before/{namespace_number()}").exists()
 
 
 def standing() -> str:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
 
 from plugins.module_utils import netlink
 from plugins.module_utils.errors import ForeignState, RolledBack
-from tests.integration.engine import Bench, watched
+from plugins.module_utils.impairment import engine as impairment
+from tests.integration.engine import Bench, inside, namespace, watched
 from tests.integration.test_tc import ONE, TREES, TWO, htb
 from tests.oracle import tc as oracle
 
@@ -267,3 +269,23 @@ def test_killed_at_any_step_the_next_run_gets_there(
         assert ours.state() == foreign
         assert other.state() == foreign
     assert sends > 4
+
+
+def test_nothing_is_remembered_of_a_namespace_that_ended() -> None:
+    """Ended without clear; the kernel soon gives another namespace the number of its file."""
+    asked = [{"name": "t0", "rate": "1mbit"}]
+    seen = set()
+    for limit in range(100, 160):
+        with namespace(1) as place, inside(place):
+            place.run(["tc", "qdisc", "add", "dev", "t0", "root", "handle", "8:", "pfifo", "limit", str(limit)])
+            impairment.apply(asked, [], purge=True)
+            number = os.stat("/proc/thread-self/ns/net").st_ino
+            again = number in seen
+            seen.add(number)
+            if again:
+                impairment.clear()
+                shown = place.run(["tc", "qdisc", "show", "dev", "t0"]).stdout
+                assert shown.startswith("qdisc pfifo 8: root ") and f" limit {limit}p" in shown, shown
+                return
+        time.sleep(0.1)
+    pytest.fail("no number came twice")

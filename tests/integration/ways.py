@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 
 from plugins.module_utils.capabilities import load
 from tests.integration.engine import Prompt, inside, namespace
-from tests.integration.places import run
+from tests.integration.places import namespace_number, run
 from tests.oracle.programs import at_tcx
 
 BRIDGED, ALONE, OTHER = ("w0", "w1"), "w2", "w3"  # OTHER is never asked for
@@ -57,7 +56,7 @@ class Node:
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt = prompt
-        self.memory = Path(f"/run/impair.testbed/before/{os.stat('/proc/thread-self/ns/net').st_ino:x}")
+        self.memory = Path(f"/run/impair.testbed/before/{namespace_number()}")
         able = [name for name in ("iptables-legacy", "iptables-nft") if load()[name.replace("-", ".")] is True]
         saving = (*able, *(f"ip6{name[2:]}" for name in able), "ebtables")
         self._saves = "\n".join(f"{name}-save | sed 's/^[:-]/{name} &/'" for name in saving)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import operator
-import os
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..converge import Step
 from ..errors import Disruptive, ForeignState, InvalidInput, TestbedError
 from ..memory import Memory
+from ..namespace import number
 from ..netlink import RTM_GETQDISC, Socket, queue_of, tc_header, tc_message
 from . import observe
 from .apply import apply
@@ -143,7 +143,7 @@ class TcDomain:
 
     def _identity(self) -> dict[str, int]:
         """What tells this interface from a later one of its name, or from one in another namespace."""
-        return {"ifindex": self._device.index, "namespace": _namespace()}
+        return {"ifindex": self._device.index, "namespace": number()}
 
     def _record(self) -> Any:
         """What is remembered of this very interface, or None."""
@@ -242,7 +242,7 @@ def forget_restored(rtnetlink: Socket) -> None:
         try:
             domain = TcDomain(rtnetlink, key.removeprefix("tc-"))
         except InvalidInput:
-            if memory.recall(key)["namespace"] == _namespace():  # unplugged, and its trees with it
+            if memory.recall(key)["namespace"] == number():  # unplugged, and its trees with it
                 memory.forget(key)
             continue
         if domain.touched():
@@ -261,10 +261,6 @@ def _unknown(entry: Filter) -> list[str]:
 def _own_tables(options: Netem) -> list[Distribution]:
     """The distributions of a netem that are a user's own."""
     return [found for found in (options.distribution, options.slot.distribution) if found.name == "table"]
-
-
-def _namespace() -> int:
-    return os.stat("/proc/thread-self/ns/net").st_ino
 
 
 def _place(tree: Tree) -> str:
