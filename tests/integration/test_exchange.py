@@ -19,7 +19,7 @@ import pytest
 from tests.integration.labs import processes, wait_for
 from tests.integration.places import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.lab, pytest.mark.testbed, pytest.mark.timeout(1200)]
 FILE, *LARGER = 1024000, 7340032, 69227508  # bytes, as in the source
 BUFFERS = (65536, 1 << 20)
 SHORT = {

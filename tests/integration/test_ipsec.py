@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.uml import PACKAGED, Kernel, built, pytest_inside
 
+pytestmark = pytest.mark.testbed
 TESTS = "tests/integration/uml_ipsec.py"
 
 

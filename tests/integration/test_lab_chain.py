@@ -16,7 +16,7 @@ import pytest
 from tests.integration.labs import host, processes, recap, wait_for
 from tests.integration.places import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.minutes]
+pytestmark = [pytest.mark.lab, pytest.mark.testbed, pytest.mark.minutes]
 PING = ["ping", "-c", "200", "-i", "0.02", "-W", "4", "10.0.2.4"]
 
 

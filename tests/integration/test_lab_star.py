@@ -17,6 +17,7 @@ import pytest
 from tests.integration.labs import entered, held, host, processes, wait_for, workers
 from tests.integration.places import CHECKOUT, Lab, run
 
+pytestmark = pytest.mark.testbed
 LEAVES = 49
 # Each other leaf is asked once, all at the same time: the Nth (from 1) is 10.0.N-1.N+1.
 ASK = f"""for n in $(seq 2 {LEAVES}); do

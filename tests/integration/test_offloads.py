@@ -105,7 +105,7 @@ def _receive_all(listener: socket.socket) -> bytes:
 
 def counted(made: Path) -> tuple[int, int]:
     """(packets, superpackets) of the one rule, as bpftool shows its counters (struct state of files/bpf/impair.h)."""
-    pins = f"/sys/fs/bpf/impair_testbed/{os.stat(f'/run/netns/{made.n.name}').st_ino:x}"
+    pins = f"/sys/fs/bpf/impair_testbed/{made.n.number()}"
     (rule,) = json.loads(run(["bpftool", "-j", "map", "dump", "pinned", f"{pins}/rules"]).stdout)
     place = [*rule["key"][:2], "0", "0"]
     entry = json.loads(run(["bpftool", "-j", "map", "lookup", "pinned", f"{pins}/states", "key", *place]).stdout)

@@ -26,6 +26,7 @@ from tests.integration.labs import wait_for
 from tests.integration.path import Path, path
 from tests.integration.places import CHECKOUT, Lab, Netns, caller
 
+pytestmark = pytest.mark.testbed
 TRAFFIC = str(CHECKOUT / "roles/probes/files/traffic.py")
 ECHO, PING = 23324, 23325
 ALL = ["requests", "retransmissions", "syscalls"]

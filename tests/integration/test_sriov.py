@@ -16,6 +16,7 @@ from plugins.module_utils.sriov.service import hold
 from tests.integration.places import Call, Netns
 from tests.integration.uml import PACKAGED, Kernel, built, pytest_inside
 
+pytestmark = pytest.mark.testbed
 TESTS = "tests/integration/uml_sriov.py"
 
 

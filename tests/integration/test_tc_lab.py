@@ -16,6 +16,7 @@ from tests.integration.places import Lab
 from tests.integration.uml_tc_netem import AS_WRITTEN, ORIGINAL
 from tests.oracle import tc as oracle
 
+pytestmark = [pytest.mark.lab, pytest.mark.testbed]
 PORTS = ("eth0", "enx8cae4cf5b7ae")
 
 
@@ -31,7 +32,6 @@ def module(lab: Lab, port: str, *options: str, **arguments: Any) -> dict[str, An
     return found
 
 
-@pytest.mark.lab
 def test_the_original_tree_by_the_module(lab: Lab) -> None:
     first, second = PORTS
     for port in PORTS:  # on an interface that is down the kernel puts no default back
