@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -50,8 +51,12 @@ def recap(output: str) -> dict[str, int]:
     return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line[1])}
 
 
+OTHERS = ("/run/netns", f"{tempfile.gettempdir()}/pytest-")
+
+
 def host() -> dict[str, Any]:
-    """What the lab must not touch. Other tests' namespaces may come and go meanwhile, so named ones do not count."""
+    """What the lab must not touch. Other tests' may come and go meanwhile, so namespaces with names do not count, nor
+    what is mounted in pytest's folders."""
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     links = json.loads(run(["ip", "-j", "address"]).stdout)
     return {
@@ -62,7 +67,7 @@ def host() -> dict[str, Any]:
         },
         "routes": run(["ip", "route"]).stdout,
         "forward": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
-        "mounts": {mount for mount in mounts if not mount.startswith("/run/netns")},
+        "mounts": {mount for mount in mounts if not mount.startswith(OTHERS)},
     }
 
 

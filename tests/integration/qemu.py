@@ -18,7 +18,7 @@ from plugins.module_utils.lab import image
 from plugins.module_utils.lab.kinds.qemu import COMMAND_LINE, MACHINE, accelerators
 from plugins.module_utils.lab.kinds.table import DRIVERS
 from plugins.module_utils.lab.recipe_qemu import QEMU
-from tests.integration.uml import CACHE, INIT, ROOT, Outcome
+from tests.integration.uml import CACHE, INIT, ROOT, Outcome, pytest_with
 
 # In place of the lab's own: an archive behind another replaces its files (Documentation/driver-api/early-userspace).
 FIRST = r"""#!/bin/busybox sh
@@ -42,7 +42,6 @@ mkdir -p /usr/lib/modules; mount --bind /mnt/usr/lib/modules /usr/lib/modules; m
 def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 580) -> Outcome:
     """Exit code and output of `pytest ARGUMENTS` in such a machine; `folder`, there /run/out, keeps what it wrote."""
     DRIVERS["qemu"].image(CACHE / "lab")
-    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]
     init = folder / "init"
     init.write_text(
         INIT.format(
@@ -52,7 +51,7 @@ def pytest_inside(arguments: Sequence[str], folder: Path, seconds: float = 580) 
             out="-t 9p -o trans=virtio,version=9p2000.L,cache=none out",
             modules=MODULES,
             root=ROOT,
-            command=shlex.join(argv),
+            command=shlex.join(pytest_with(arguments)),
         ),
         encoding="utf-8",
     )
