@@ -59,11 +59,12 @@ integration: prepared ## tests against real kernels: network namespaces and the 
 test: prepared ## lint, sanity, molecule, unit tests, network namespaces and the virtual lab: nearly half an hour on two cores
 	@scripts/stages lint sanity molecule tests
 
-test-boards: SETUP := scripts/setup --quiet --boards
-test-boards: prepared ## emulated boards: flashed, booted from a card and from the network
+test-boards: SETUP := scripts/setup --quiet --with=boards
+test-boards: prepared ## emulated boards: flashed, booted from a card and from the network, and over the serial console; ten minutes
 	@scripts/stages boards
 
-test-long: prepared ## thousands of random trees, and other kernels; about ten minutes, once as many for `make kernel`
+test-long: SETUP := scripts/setup --quiet --with=boards --with=long
+test-long: prepared ## thousands of random trees and other kernels, ten minutes; a board with all of Debian, seven; once as many for `make kernel` and its image
 	@scripts/stages kernel long
 
 test-sources: prepared ## the other testbeds, brought up and measured

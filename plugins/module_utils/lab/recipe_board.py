@@ -37,15 +37,18 @@ NO_FOLDERS = (
     "drivers/net/wireless",
     "sound",
 )
-# Device trees and boot loaders of all other boards; the pattern that stands last decides.
-OPTIONS = (
-    *("--arch=armhf", "--variant=extract", "--setup-hook=/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh"),
+# Nor device trees and boot loaders of all other boards; the pattern that stands last decides.
+LEFT_OUT = (
     *(f"--dpkgopt=path-exclude=/lib/modules/*/kernel/{folder}/*" for folder in NO_FOLDERS),
     "--dpkgopt=path-include=/lib/modules/*/kernel/drivers/net/ethernet/stmicro/*",
     "--dpkgopt=path-exclude=/usr/lib/linux-image-*/*.dtb",
     "--dpkgopt=path-include=/usr/lib/linux-image-*/sun8i-h3-*.dtb",
     "--dpkgopt=path-exclude=/usr/lib/u-boot/*",
     "--dpkgopt=path-include=/usr/lib/u-boot/nanopi_neo/*",
+)
+OPTIONS = (
+    *("--arch=armhf", "--variant=extract", "--setup-hook=/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh"),
+    *LEFT_OUT,
 )
 
 # What the ramdisk carries: a card or the network, and what a root file system from the network is made of.
@@ -172,15 +175,11 @@ load ${devtype} ${devnum} ${ramdisk_addr_r} ${prefix}uInitrd
 bootz ${kernel_addr_r} ${ramdisk_addr_r} ${fdt_addr_r}
 """
 
-FILES = {
-    "sbin/init": (0o755, INIT.replace("USB_MODULES", " ".join(USB_MODULES))),
-    "sbin/name-adapters": (0o755, NAME_ADAPTERS),
-    "etc/fstab": (0o644, FSTAB),
+# What is the same whatever starts on the board.
+CARD_FILES = {
     "etc/hostname": (0o644, "nanopineo\n"),
     "etc/hosts": (0o644, "127.0.0.1 localhost\n127.0.1.1 nanopineo\n::1 localhost\n"),
     "etc/network/interfaces": (0o644, "auto lo\niface lo inet loopback\n"),
-    "etc/nsswitch.conf": (0o644, "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
-    "etc/ssh/sshd_config": (0o644, SSHD + "Subsystem sftp /usr/lib/openssh/sftp-server\n"),
     "boot/boot.cmd": (0o644, BOOT),
     "boot/armbianEnv.txt": (
         0o644,
@@ -188,6 +187,38 @@ FILES = {
     ),
     "root/.not_logged_in_yet": (0o644, ""),
 }
+FILES = {
+    **CARD_FILES,
+    "etc/fstab": (0o644, FSTAB),
+    "sbin/init": (0o755, INIT.replace("USB_MODULES", " ".join(USB_MODULES))),
+    "sbin/name-adapters": (0o755, NAME_ADAPTERS),
+    "etc/nsswitch.conf": (0o644, "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
+    "etc/ssh/sshd_config": (0o644, SSHD + "Subsystem sftp /usr/lib/openssh/sftp-server\n"),
+}
+
+# Makes the card's image of the new root, in which it runs: `release` is the kernel's, whose ramdisk lies in boot, and
+# `size` the image's, in MiB.
+CARD = r"""
+mkimage -A arm -T ramdisk -C gzip -n uInitrd -d "boot/initrd.img-$release" "boot/uInitrd-$release" >/dev/null
+mkimage -A arm -T script -C none -n boot.scr -d boot/boot.cmd boot/boot.scr >/dev/null
+mkdir "boot/dtb-$release"
+cp "usr/lib/linux-image-$release"/*.dtb "boot/dtb-$release"
+ln -s "dtb-$release" boot/dtb
+ln -s "vmlinuz-$release" boot/zImage
+ln -s "uInitrd-$release" boot/uInitrd
+rm -rf var/lib/apt/lists/* var/cache/apt/* var/log/* "boot/System.map-$release"
+
+label='label: dos\nlabel-id: 0x20260721\nstart=8192, type=83\n'
+truncate -s "${size}M" "$IMAGE"
+printf "$label" | sfdisk -q "$IMAGE"
+plain="$IMAGE.root"
+mkdir "$plain"
+mount --bind "$1" "$plain"
+mke2fs -q -F -t ext4 -b 4096 -L armbi_root -O ^64bit,^metadata_csum \
+    -E offset=4194304,lazy_itable_init=1,root_owner=0:0 -d "$plain" "$IMAGE" "$((size - 4))M"
+umount "$plain"
+dd if=usr/lib/u-boot/nanopi_neo/u-boot-sunxi-with-spl.bin of="$IMAGE" bs=1024 seek=8 conv=notrunc status=none
+"""
 
 # As FINISH of recipe.py, but that nothing of $1 can run here. python3 of the host compiles for that of the image where
 # both are of one version.
@@ -228,26 +259,8 @@ cp "lib/modules/$release"/modules.order "lib/modules/$release"/modules.builtin* 
 depmod -b "$ramdisk" "$release"
 (cd "$ramdisk" && find . > "$ramdisk.list" && cpio --quiet -o -H newc -R 0:0 < "$ramdisk.list" > "$ramdisk.cpio")
 gzip -c -n "$ramdisk.cpio" > "boot/initrd.img-$release"
-mkimage -A arm -T ramdisk -C gzip -n uInitrd -d "boot/initrd.img-$release" "boot/uInitrd-$release" >/dev/null
-mkimage -A arm -T script -C none -n boot.scr -d boot/boot.cmd boot/boot.scr >/dev/null
-mkdir "boot/dtb-$release"
-cp "usr/lib/linux-image-$release"/*.dtb "boot/dtb-$release"
-ln -s "dtb-$release" boot/dtb
-ln -s "vmlinuz-$release" boot/zImage
-ln -s "uInitrd-$release" boot/uInitrd
-rm -rf var/lib/apt/lists/* var/cache/apt/* var/log/* "boot/System.map-$release"
-
-label='label: dos\nlabel-id: 0x20260721\nstart=8192, type=83\n'
-truncate -s 384M "$IMAGE"
-printf "$label" | sfdisk -q "$IMAGE"
-plain="$IMAGE.root"
-mkdir "$plain"
-mount --bind "$1" "$plain"
-mke2fs -q -F -t ext4 -b 4096 -L armbi_root -O ^64bit,^metadata_csum \
-    -E offset=4194304,lazy_itable_init=1,root_owner=0:0 -d "$plain" "$IMAGE" 380M
-umount "$plain"
-dd if=usr/lib/u-boot/nanopi_neo/u-boot-sunxi-with-spl.bin of="$IMAGE" bs=1024 seek=8 conv=notrunc status=none
-"""
+size=384
+{CARD}"""
 
 BOARD_IMAGE = Recipe(
     "board",
