@@ -29,7 +29,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     settings = f"token_={TOKEN}; dir_={folder}; tty_=; mask_=022; . {CHECKOUT}/files/console/agent"
     done = subprocess.run(
         ["sh", "-c", settings],
-        input=f"noise\n{TOKEN} r 3 3 /dev/null\n{TOKEN} x\n".encode(),
+        input=f"noise\n{TOKEN} r 3 3 n\n{TOKEN} x\n".encode(),
         capture_output=True,
         check=True,
         env={"PATH": os.environ["PATH"], "HOME": str(folder)},
