@@ -52,6 +52,7 @@ struct map {
 SEC("maps") struct map shapes = {BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(struct shape), MOST_SHAPES, 0};
 SEC("maps") struct map matches = {BPF_MAP_TYPE_HASH, sizeof(__u64), sizeof(struct match), 65536, BPF_F_NO_PREALLOC};
 SEC("maps") struct map rules = {BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct rule), MOST_RULES, 0};
+SEC("maps") struct map drops = {BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(struct drop), MOST_STATES, 0};
 /* Additions to 64 bits need values aligned by 8: a hash without spare has them so on 64-bit machines only (a panic on armhf) */
 SEC("maps") struct map states = {BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(struct state), MOST_STATES, 0};
 
@@ -288,20 +289,22 @@ static inline int find(const union words *packet, struct target *best)
 		const struct shape *shape = bpf_map_lookup_elem(&shapes, &index);
 		struct target one;
 		__u64 apart = 0;
-		__u64 key = number;
 		__u64 fits;
 
-		if (!shape || !shape->used || (found && best->order <= shape->first))
+		if (!shape || !shape->used)
 			break;
 		for (unsigned int word = 0; word < WORDS(struct fields); word++) {
 			words[word] = packet->words[word] & ((const __u64 *)&shape->mask)[word];
 			apart |= words[word] ^ ((const __u64 *)&shape->only)[word];
-			key += words[word] * FACTOR(word);
 		}
 		one = shape->target;
 		if (!shape->lone) {
-			const struct match *match = bpf_map_lookup_elem(&matches, &key);
+			const struct match *match;
+			__u64 key = number;
 
+			for (unsigned int word = 0; word < WORDS(struct fields); word++)
+				key += words[word] * FACTOR(word);
+			match = bpf_map_lookup_elem(&matches, &key);
 			apart = 1;
 			if (match) {
 				apart = match->shape ^ number;
@@ -317,6 +320,8 @@ static inline int find(const union words *packet, struct target *best)
 			found = 1;
 		}
 		hide(found);
+		if (found && best->order <= shape->behind)
+			break;
 	}
 	return found;
 }
@@ -638,7 +643,8 @@ static inline int duplicate(struct __sk_buff *skb, int arrives)
 	return result >= 0; /* a queue that drops the copy gives a positive number */
 }
 
-static inline void count(struct __sk_buff *skb, struct state *state)
+/* The packet's number. */
+static inline __u64 count(struct __sk_buff *skb, struct state *state)
 {
 	if (skb->gso_size) {
 		__u32 segments = skb->gso_segs; /* 0 where a virtual machine's device did not tell */
@@ -646,6 +652,15 @@ static inline void count(struct __sk_buff *skb, struct state *state)
 		__sync_fetch_and_add(&state->superpackets, 1);
 		__sync_fetch_and_add(&state->segments, segments ? segments : skb->len / skb->gso_size + 1);
 	}
+	return __sync_fetch_and_add(&state->seen, 1);
+}
+
+static inline int drop(struct __sk_buff *skb, struct drop asked, struct state *state)
+{
+	if (remainder(count(skb, state), asked.every) != asked.place)
+		return TC_ACT_UNSPEC;
+	__sync_fetch_and_add(&state->dropped, 1);
+	return TC_ACT_SHOT;
 }
 
 #define IS_CHOSEN(which, chooser) (rule->uses & 1 << (which) && chosen(&rule->chooser, state, number, which))
@@ -656,9 +671,8 @@ static inline void count(struct __sk_buff *skb, struct state *state)
 static inline int suffer(struct __sk_buff *skb, const struct rule *rule, struct state *state, const struct packet *packet,
 			 int arrives)
 {
-	__u64 number = __sync_fetch_and_add(&state->seen, 1);
+	__u64 number = count(skb, state);
 
-	count(skb, state);
 	if (IS_CHOSEN(DROP, drop)) {
 		__sync_fetch_and_add(&state->dropped, 1);
 		return TC_ACT_SHOT;
@@ -680,8 +694,14 @@ static __attribute__((noinline)) int impair_packet(struct __sk_buff *skb, int ar
 	int is_copy = skb->tc_index == CLONE;
 	union words packet = {0};
 	struct target target;
+	union {
+		struct drop drop;
+		__u64 word;
+	} asked;
 	const struct rule *rule;
+	const __u64 *only;
 	struct state *state;
+	__u32 place;
 
 	if (is_copy)
 		skb->tc_index = 0;
@@ -697,10 +717,16 @@ static __attribute__((noinline)) int impair_packet(struct __sk_buff *skb, int ar
 		skb->priority = target.priority; /* of a copy that arrives again, too: the helper makes it 0 */
 	if (!target.rule || is_copy)
 		return TC_ACT_UNSPEC;
+	place = target.rule % MOST_STATES;
+	only = bpf_map_lookup_elem(&drops, &place);
+	state = bpf_map_lookup_elem(&states, &place);
+	if (!only || !state)
+		return TC_ACT_UNSPEC;
+	asked.word = *only;
+	if (asked.drop.every)
+		return drop(skb, asked.drop, state);
 	rule = bpf_map_lookup_elem(&rules, &target.rule);
-	target.rule %= MOST_STATES;
-	state = bpf_map_lookup_elem(&states, &target.rule);
-	if (!rule || !state)
+	if (!rule)
 		return TC_ACT_UNSPEC;
 	return suffer(skb, rule, state, &packet.packet, arrives);
 }

@@ -19,7 +19,7 @@ SOURCE = CHECKOUT / "files/bpf/impair.c"
 OTHERS = [CHECKOUT / f"tests/oracle/bpf/{name}.c" for name in ("calls", "variables", "maps", "vlan")]
 GIVEN = Path("/run/out")  # of a virtual machine: it has no compiler, or a slow one
 PASS, DROP = -1, 2  # TC_ACT_UNSPEC, TC_ACT_SHOT
-ALWAYS = 0xFFFFFFFF
+ALWAYS = LAST = 0xFFFFFFFF
 NEVER, EVERY, PATTERN, RANDOM, GILBERT_ELLIOTT, FOUR_STATE, ALL = range(7)
 PAYLOAD, TRANSPORT, NETWORK = range(3)
 CONTEXT_SIZE = 192  # struct __sk_buff of Linux 5.19 and newer
@@ -96,6 +96,7 @@ SIZES = {
     "shapes": (4, 2 * ctypes.sizeof(Fields) + 24),
     "matches": (8, ctypes.sizeof(Fields) + 16),
     "rules": (4, ctypes.sizeof(Rule)),
+    "drops": (4, 8),
     "states": (4, ctypes.sizeof(State)),
 }
 EVERYTHING = Fields()
@@ -144,10 +145,11 @@ class Loaded:
                 syscall.delete(self.maps[name], key)
         for index in range(64):
             self.no_shape(index)
+        self.drop(1, 0, 0)
 
-    def shape(self, index: int, mask: Fields, first: int = 0) -> None:
-        behind = bytes(ctypes.sizeof(Fields)) + struct.pack("=6I", 0, 0, 0, 0, first, 1)
-        syscall.update(self.maps["shapes"], _number(index), bytes(mask) + behind)
+    def shape(self, index: int, mask: Fields, behind: int = LAST) -> None:
+        head = struct.pack("=6I", 1, behind, 0, 0, 0, 0)
+        syscall.update(self.maps["shapes"], _number(index), head + bytes(mask) + bytes(ctypes.sizeof(Fields)))
 
     def no_shape(self, index: int) -> None:
         syscall.update(self.maps["shapes"], _number(index), bytes(SIZES["shapes"][1]))
@@ -166,6 +168,10 @@ class Loaded:
         if state or syscall.lookup(self.maps["rules"], _number(number), SIZES["rules"][1]) is None:
             syscall.update(self.maps["states"], _number(number), bytes(state or State()))
         syscall.update(self.maps["rules"], _number(number), bytes(rule))
+
+    def drop(self, number: int, every: int, place: int) -> None:
+        """What the program then does in place of the rule of this number, which need not be there."""
+        syscall.update(self.maps["drops"], _number(number), struct.pack("=II", every, place))
 
     def only(self, rule: Rule, state: State | None = None, priority: int = 0) -> None:
         """All packets suffer this."""

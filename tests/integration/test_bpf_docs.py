@@ -55,7 +55,7 @@ def test_impairments_as_the_page_writes_them(own: Own) -> None:
     assert "6e 8c 57 7e" in look and "0x6e 0x8c 0 0" in look
     low, high, *_rest = key.split()
     printed = own.shell(look.replace("*", number).replace("0x6e 0x8c", f"0x{low} 0x{high}"))
-    assert printed.startswith("rules\nstates\n")
+    assert printed.startswith("drops\nrules\nstates\n")
     assert re.search(r"65 74 68 30", printed), "the interface's name stands in its rule"
     assert re.search(r"value:\n09 00 00 00 00 00 00 00  ", printed), "nine packets"
     with inside(own.place):

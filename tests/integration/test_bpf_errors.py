@@ -80,7 +80,8 @@ class Standing:
             shown = sh(f"bpftool prog show id {number}")
             for one in re.search(r"map_ids (\S+)", shown)[1].split(","):  # type: ignore[index]
                 info = sh(f"bpftool map show id {one}")
-                lines += [info] if re.search("name (states|seen)", info) else [info, sh(f"bpftool map dump id {one}")]
+                long = re.search("name (drops|states|seen)", info)
+                lines += [info] if long else [info, sh(f"bpftool map dump id {one}")]
         return "\n".join(lines)
 
     def lost(self) -> int:
@@ -308,7 +309,7 @@ def test_what_a_namespace_leaves_goes_with_the_next_one(program: bytes) -> None:
         assert not left.exists()
         wait_for(lambda: f"\n{number}: " not in sh("bpftool map show"))
         for place in (standing, following):
-            assert sorted(os.listdir(pins_of(place))) == ["rules", "states"]
+            assert sorted(os.listdir(pins_of(place))) == ["drops", "rules", "states"]
             with inside(place):
                 engine.clear()
             assert not pins_of(place).exists()

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,6 +95,34 @@ def test_killed_before_any_call(place: str) -> None:
     assert 10 < number < CALLS
     engine.clear()
     assert standing(place) == before
+
+
+def every(folder: str) -> int:
+    """What the kernel drops one of: the rule's word in the map that is looked at first."""
+    (rule,) = json.loads(sh(f"bpftool -j map dump pinned {folder}/rules"))
+    found = json.loads(sh(f"bpftool -j map lookup pinned {folder}/drops key hex {' '.join(rule['key'][:2])} 00 00"))
+    return int.from_bytes(bytes(int(byte, 16) for byte in found["value"][:4]), sys.byteorder)
+
+
+def test_a_value_that_was_half_written_is_written_by_the_next_run(place: str) -> None:
+    program, folder = compiled(), f"/sys/fs/bpf/impair_testbed/{place}"
+
+    def applied(number: int) -> None:
+        engine.apply([{"name": DEVICE, "classes": [{**CLASS, "drop": {"every": number}}]}], [], program=program)
+
+    applied(3)
+    number, halves = 0, 0
+    while killed_at(number, lambda: applied(5)):
+        before = every(folder)
+        (rule,) = json.loads(sh(f"bpftool -j map dump pinned {folder}/rules"))
+        halves += [before, int(rule["value"][12], 16)] == [3, 5]  # struct rule: uses, zero, drop.kind, drop.every
+        applied(5)
+        assert every(folder) == 5
+        applied(3)
+        assert every(folder) == 3
+        number += 1
+    assert halves == 1
+    engine.clear()
 
 
 def test_pins_that_are_gone_are_made_again(place: str) -> None:

@@ -206,7 +206,7 @@ def test_another_packet_of_the_same_key_does_not_match(program: Loaded) -> None:
     seed=st.integers(0, 1000),
 )
 def test_the_least_order_wins(program: Loaded, built: packets.Built, masks: list[set[str]], seed: int) -> None:
-    """Each shape has a match that fits and one that does not; their orders are any, as long as `first` is right."""
+    """Each shape has a match that fits and one that does not; their orders are any, as long as `behind` is right."""
     chance_ = random.Random(seed)
     program.clear()
     found = fields(built.frame, mark=5)
@@ -216,7 +216,7 @@ def test_the_least_order_wins(program: Loaded, built: packets.Built, masks: list
     fitting = []
     for index, (first, second, names) in enumerate(shapes):
         mask = only(*names)
-        program.shape(index, mask, first)
+        program.shape(index, mask, shapes[index + 1][0] if index + 1 < len(shapes) else kernel.LAST)
         own = masked(found, mask)
         fits = [chance_.choice((first, second))]
         if not names:
@@ -233,7 +233,7 @@ def test_the_least_order_wins(program: Loaded, built: packets.Built, masks: list
 def test_all_shapes_are_looked_at_until_the_list_ends(program: Loaded) -> None:
     program.clear()
     for index in range(64):
-        program.shape(index, EVERYTHING, first=index)
+        program.shape(index, EVERYTHING, behind=index + 1)
     program.match(63, EVERYTHING, 0, order=63, priority=7)
     assert program.run(PACKET).priority == 7
     program.no_shape(40)
@@ -263,6 +263,10 @@ def test_a_match_may_have_a_class_alone(program: Loaded) -> None:
 def chosen(program: Loaded, chooser: Chooser, count: int) -> list[int]:
     """Numbers of the packets that are dropped."""
     program.only(Rule(drop=chooser))
+    return dropped(program, count)
+
+
+def dropped(program: Loaded, count: int) -> list[int]:
     found = [number for number in range(count) if program.run(PACKET).verdict == DROP]
     state = program.state()
     assert (state.seen, state.dropped) == (count, len(found))
@@ -273,7 +277,11 @@ def chosen(program: Loaded, chooser: Chooser, count: int) -> list[int]:
 @given(every=st.integers(1, 70), data=st.data())
 def test_every_nth_packet(program: Loaded, every: int, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, every - 1))
-    assert chosen(program, Chooser(kind=kernel.EVERY, every=every, place=place), 150) == list(range(place, 150, every))
+    wanted = list(range(place, 150, every))
+    assert chosen(program, Chooser(kind=kernel.EVERY, every=every, place=place), 150) == wanted
+    program.only(Rule(drop=Chooser(kind=ALL)))  # of which the next says otherwise
+    program.drop(1, every, place)
+    assert dropped(program, 150) == wanted
 
 
 @examples(30)

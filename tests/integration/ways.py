@@ -94,14 +94,14 @@ class Node:
 
 
 def _maps(filters: str) -> list[str]:
-    """What bpftool shows of the maps of our programs among these filters, counts aside."""
+    """What bpftool shows of the maps of our programs among these filters, but the long arrays."""
     ids = re.findall(r"(?:\bimp_\w+ direct-action .*?|tcx/egress .* name imp_\w+) id (\d+)", filters)
     if not ids:
         return []
     lines = []
     numbers = [number for one in _bpftool([f"prog show id {number}" for number in ids]) for number in one["map_ids"]]
     shown = _bpftool([f"map show id {number}" for number in numbers])
-    kept = [one for one in shown if one["name"] != "states"]
+    kept = [one for one in shown if one["name"] not in ("drops", "states")]
     for one, entries in zip(kept, _bpftool([f"map dump id {one['id']}" for one in kept])):
         lines += sorted(f"{one['name']} {' '.join(entry['key'] + entry['value'])}" for entry in entries)
     return lines

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MOST_SHAPES, MOST_RULES, MOST_STATES, PATTERN_BITS, MOST_CORRUPTED, LABEL = 64, 4096, 65536, 1024, 16, 96
+LAST = 0xFFFFFFFF  # more than any order
 NEVER, EVERY, PATTERN, RANDOM, GILBERT_ELLIOTT, FOUR_STATE, ALL = range(7)  # enum chooser_kind
 PAYLOAD, TRANSPORT, NETWORK = range(3)  # enum corruption_base
 
@@ -23,12 +24,14 @@ _RULE = struct.Struct("=II")
 _CHOOSER = struct.Struct("=IIIIQ5II")
 _CORRUPTION = struct.Struct(f"=IIII{MOST_CORRUPTED}s")
 _MARK = struct.Struct("=II")
+_DROP = struct.Struct("=II")
 _STATE = struct.Struct("=7Q4I")
 
 CHOOSER_SIZE = _CHOOSER.size + PATTERN_BITS // 8
 RULE_SIZE = _RULE.size + 4 * CHOOSER_SIZE + _CORRUPTION.size + _MARK.size + LABEL
 SHAPE_SIZE = 2 * _FIELDS.size + _TARGET.size + _SHAPE.size
 MATCH_SIZE = _FIELDS.size + _MATCH.size + _TARGET.size
+DROP_SIZE = _DROP.size
 STATE_SIZE = _STATE.size
 INDEX = struct.Struct("=I")  # key of `rules` and arrays
 KEY = struct.Struct("=Q")  # of `matches`
@@ -113,6 +116,12 @@ class Rule(NamedTuple):
         head = _RULE.pack(uses, 0) + b"".join(one.pack() for one in choosers)
         return head + corruption + _MARK.pack(*self.set_mark) + label.ljust(LABEL, b"\0")
 
+    def pack_drop(self) -> bytes:
+        """struct drop: what it asks where that is nothing but to drop one of every so many packets, else zeros."""
+        others = (self.corrupt.kind, self.duplicate.kind, self.mark.kind)
+        alone = self.drop.kind == EVERY and not any(others)
+        return _DROP.pack(self.drop.every, self.drop.place) if alone else bytes(DROP_SIZE)
+
 
 class State(NamedTuple):
     """struct state: what a rule has counted."""
@@ -126,15 +135,15 @@ class State(NamedTuple):
     segments: int
 
 
-def state_place(rule: int) -> bytes:
-    """Where the state of the rule with this key stands, as a key of `states`."""
+def place_of(rule: int) -> bytes:
+    """Where the rule with this key stands in `drops` and `states`, as a key of these arrays."""
     return INDEX.pack(rule % MOST_STATES)
 
 
-def pack_shape(mask: Fields, first: int, lone: tuple[Fields, Target] | None = None) -> bytes:
-    """`first`: the least order of the shape's matches; `lone`: its match, where there is but one."""
+def pack_shape(mask: Fields, behind: int = LAST, lone: tuple[Fields, Target] | None = None) -> bytes:
+    """`behind`: the least order among the matches of those that follow; `lone`: its match, where there is but one."""
     only, target = lone or (Fields(), Target(0))
-    return mask.pack() + only.pack() + target.pack() + _SHAPE.pack(lone is not None, first, 1)
+    return _SHAPE.pack(1, behind, lone is not None) + target.pack() + mask.pack() + only.pack()
 
 
 def pack_match(shape: int, fields: Fields, target: Target) -> tuple[bytes, bytes]:

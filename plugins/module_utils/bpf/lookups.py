@@ -15,8 +15,8 @@ from functools import cached_property
 
 from ..errors import TestbedError
 from . import program, syscall
-from .layout import INDEX, KEY, MATCH_SIZE, MOST_SHAPES, SHAPE_SIZE, Fields, Target, pack_match, pack_shape
-from .rules import RULES, STATES, RulesDomain
+from .layout import INDEX, KEY, LAST, MATCH_SIZE, MOST_SHAPES, SHAPE_SIZE, Fields, Target, pack_match, pack_shape
+from .rules import SIZES, RulesDomain
 
 LEAVING, ARRIVING = "classifier", "ingress"  # sections of the program
 ALONE = "_alone"  # and this: the same, but what it lets pass no filter of clsact sees
@@ -33,13 +33,16 @@ class Lookup:
         code: bytes,
         section: str = LEAVING,
     ) -> None:
-        """`shapes`: masks and the least order of their matches; `matches`: by the place of their mask; `code`: ELF."""
+        """`shapes`: masks and the least order of their matches, sorted by that; `matches`: by the place of their mask;
+        `code`: ELF."""
         self._code, self._section = code, section
         found: dict[int, list[tuple[Fields, Target]]] = {}
         for place, fields, target in matches:
             found.setdefault(place, []).append((fields, target))
         lone = {place: some[0] for place, some in found.items() if len(some) == 1}
-        self._shapes = [pack_shape(mask, first, lone.get(place)) for place, (mask, first) in enumerate(shapes)]
+        masks = tuple(shapes)
+        behind = (*(first for _mask, first in masks[1:]), LAST)
+        self._shapes = [pack_shape(mask, behind[place], lone.get(place)) for place, (mask, _first) in enumerate(masks)]
         hashed = [(place, *match) for place, some in found.items() if place not in lone for match in some]
         self._matches = dict(pack_match(*one) for one in hashed)
         if len(self._matches) < len(hashed):  # once in 2^64 pairs of them
@@ -62,5 +65,5 @@ class Lookup:
         matches = syscall.create_map(syscall.HASH, KEY.size, MATCH_SIZE, max(len(self._matches), 1), name="matches")
         for key, match in self._matches.items():
             syscall.update(matches, key, match)
-        given = {"shapes": shapes, "matches": matches, RULES: maps.rules, STATES: maps.states}
+        given = {"shapes": shapes, "matches": matches, **dict(zip(SIZES, maps))}
         return program.load(self._code, self._section, given, "impair.o", name=self.name).descriptor

@@ -1,11 +1,12 @@
 # Copyright: (c) 2026, impair.testbed contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The domain rules: what BPF programs of ours do to packets, in two maps that all of this node's programs share.
+"""The domain rules: what BPF programs of ours do to packets, in three maps that all of this node's programs share.
 
-`rules` says what is asked, a rule a map update; `states` counts beside it, and a changed rule keeps its count. The maps
-are pinned in the BPF file system, for people (`bpftool map dump pinned …`) and for the next run. Where the pins are
-gone, a program that stands still has its maps, and they are pinned again with the next change.
+`rules` says what is asked, a rule a map update; `drops` says it again where that is short; `states` counts beside it,
+and a changed rule keeps its count. The maps are pinned in the BPF file system, for people (`bpftool map dump
+pinned …`) and for the next run. Where the pins are gone, a program that stands still has its maps, and they are pinned
+again with the next change.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..namespace import number
 from . import files, syscall
 from .layout import (
     ALL,
+    DROP_SIZE,
     EVERY,
     FOUR_STATE,
     GILBERT_ELLIOTT,
@@ -35,13 +37,15 @@ from .layout import (
     Chooser,
     Rule,
     State,
-    state_place,
+    place_of,
     unpack_rule,
     unpack_state,
 )
 
-RULES, STATES = "rules", "states"
-SIZES = {RULES: RULE_SIZE, STATES: STATE_SIZE}
+RULES, DROPS, STATES = "rules", "drops", "states"
+SIZES = {RULES: RULE_SIZE, DROPS: DROP_SIZE, STATES: STATE_SIZE}
+
+HALF_WRITTEN = Rule()  # what nobody asks, in place of a rule of which a run that broke off wrote one map alone
 
 Rules = tuple[tuple[int, Rule], ...]
 
@@ -50,6 +54,7 @@ class Maps(NamedTuple):
     """File descriptors of the maps."""
 
     rules: int
+    drops: int
     states: int
 
 
@@ -69,8 +74,12 @@ class RulesDomain:
         maps = self._find()
         if maps is None:
             return ()
-        items = syscall.items(maps.rules, INDEX.size, RULE_SIZE)
-        return tuple(sorted((INDEX.unpack(key)[0], unpack_rule(value)) for key, value in items.items()))
+        found = []
+        for packed, value in syscall.items(maps.rules, INDEX.size, RULE_SIZE).items():
+            (key,), rule = INDEX.unpack(packed), unpack_rule(value)
+            whole = syscall.lookup(maps.drops, place_of(key), DROP_SIZE) == rule.pack_drop()
+            found.append((key, rule if whole else HALF_WRITTEN))
+        return tuple(sorted(found))
 
     def states(self) -> dict[int, State]:
         """What each rule has counted."""
@@ -78,7 +87,7 @@ class RulesDomain:
         if maps is None:
             return {}
         keys = [INDEX.unpack(key)[0] for key in syscall.keys(maps.rules, INDEX.size)]
-        found = {key: syscall.lookup(maps.states, state_place(key), STATE_SIZE) for key in keys}
+        found = {key: syscall.lookup(maps.states, place_of(key), STATE_SIZE) for key in keys}
         return {key: unpack_state(value) for key, value in found.items() if value is not None}
 
     def plan(self, current: Rules, desired: Rules) -> list[Step]:
@@ -104,11 +113,13 @@ class RulesDomain:
     def _write(self, maps: Maps, key: int, rule: Rule | None) -> None:
         packed = INDEX.pack(key)
         if rule is None:
+            syscall.update(maps.drops, place_of(key), bytes(DROP_SIZE))
             syscall.delete(maps.rules, packed)
             return
         if syscall.lookup(maps.rules, packed, RULE_SIZE) is None:  # there may be counts of one that is gone
-            syscall.update(maps.states, state_place(key), bytes(STATE_SIZE))
+            syscall.update(maps.states, place_of(key), bytes(STATE_SIZE))
         syscall.update(maps.rules, packed, rule.pack())
+        syscall.update(maps.drops, place_of(key), rule.pack_drop())
 
     def maps(self) -> Maps:
         """The maps that stand, else new ones, pinned. Raises StepFailed where they cannot be made or pinned."""
@@ -116,7 +127,11 @@ class RulesDomain:
         if found is None:
             files.sweep(tuple(SIZES))
             rules = syscall.create_map(syscall.HASH, INDEX.size, RULE_SIZE, MOST_RULES, name=RULES)
-            found = Maps(rules, syscall.create_map(syscall.ARRAY, INDEX.size, STATE_SIZE, MOST_STATES, name=STATES))
+            arrays = [
+                syscall.create_map(syscall.ARRAY, INDEX.size, SIZES[name], MOST_STATES, name=name)
+                for name in (DROPS, STATES)
+            ]
+            found = Maps(rules, *arrays)
         if not self._pinned:
             files.pin(self._folder, dict(zip(SIZES, found)))
             self._maps, self._pinned = found, True
