@@ -116,7 +116,7 @@ WORDS = {
 
 
 def serve(way: str) -> None:
-    """In a namespace of its own: for each line of standard input a turn's ns a packet, or why not; the first makes it."""
+    """In a namespace of its own, ns a packet for each line of standard input, or why not; with the first it is made."""
     place.enter()
     for program, lines in (("ip", forwarding.BRIDGE), ("bridge", forwarding.LEARNED)):
         subprocess.run([program, "-batch", "-"], input=lines, text=True, check=True)
@@ -139,10 +139,12 @@ def serve(way: str) -> None:
 def _round() -> dict[str, Any]:
     """ns a packet by way, of all turns; a text where one cannot."""
     words = [sys.executable, "-m", "benchmarks.faults", "--serve"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     taken: dict[str, Any] = {way: [] for way in WAYS}
     with contextlib.ExitStack() as stack:
-        served = {way: stack.enter_context(subprocess.Popen([*words, way], text=True, **pipes)) for way in WAYS}
+        served = {}
+        for way in WAYS:
+            process = subprocess.Popen([*words, way], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            served[way] = stack.enter_context(process)
         for turn in range(TURNS + 1):
             for way, process in served.items():
                 if isinstance(taken[way], str):
