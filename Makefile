@@ -53,10 +53,12 @@ unit: prepared ## unit tests only
 molecule: prepared ## the molecule scenarios
 	@scripts/stages molecule
 
+integration: SETUP := scripts/setup --quiet --with=boards
 integration: prepared ## tests against real kernels: network namespaces and the virtual lab
 	@scripts/stages integration
 
-test: prepared ## lint, sanity, molecule, unit tests, network namespaces and the virtual lab: nearly half an hour on two cores
+test: SETUP := scripts/setup --quiet --with=boards
+test: prepared ## lint, sanity, molecule, unit tests, network namespaces, the virtual lab and emulated boards: nearly half an hour on two cores
 	@scripts/stages lint sanity molecule tests
 
 test-boards: SETUP := scripts/setup --quiet --with=boards

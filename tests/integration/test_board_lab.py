@@ -31,7 +31,7 @@ from tests.integration.labs import host, processes, wait_for
 from tests.integration.places import CHECKOUT, Done, Lab, run
 from tests.integration.uml import CACHE
 
-pytestmark = [pytest.mark.lab, pytest.mark.board, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.lab, pytest.mark.minutes, pytest.mark.timeout(3600)]
 DEVICE = "enx40ae4cf5b7ae"
 INTERFACES = "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet static\n    address 192.168.1.107/24\n"
 LINKS = [
@@ -211,10 +211,13 @@ def test_packets_reach_the_node_at_the_other_end_of_the_link(booted: Flashed) ->
     assert "lladdr 02:" in booted.lab.run("laptop", ["ip", "neigh", "show", "192.168.1.107"]).stdout
 
 
+def site(booted: Flashed, folder: Path) -> str:
+    (folder / "site.json").write_text(json.dumps(SITE))
+    return booted.playbook("site", "-l", "master", "-e", f"@{folder}/site.json").stdout
+
+
 def test_site_makes_a_bridge_of_it_that_delays_and_drops(booted: Flashed, tmp_path: Path) -> None:
-    (tmp_path / "site.json").write_text(json.dumps(SITE))
-    asked = ("-l", "master", "-e", f"@{tmp_path}/site.json")
-    booted.playbook("site", *asked)
+    site(booted, tmp_path)
     shown = booted.board("brctl show br0")
     assert {"eth0", DEVICE} <= set(shown.split()), shown
     (br0,) = json.loads(booted.board("ip -j -4 addr show dev br0"))
@@ -227,7 +230,11 @@ def test_site_makes_a_bridge_of_it_that_delays_and_drops(booted: Flashed, tmp_pa
     missing = sorted(set(range(1, 41)) - came.keys())
     assert len(missing) == 2 and [b - a for a, b in pairwise(missing)] == [20], missing
     assert min(came.values()) >= 0.95 * DELAY, came  # 397 ms were seen: two emulated clocks
-    again = booted.playbook("site", *asked).stdout
+
+
+@pytest.mark.board
+def test_site_changes_nothing_the_second_time(booted: Flashed, tmp_path: Path) -> None:
+    again = site(booted, tmp_path)
     assert re.search(r"^master .*changed=0 .*failed=0", again, re.MULTILINE), again
 
 
@@ -269,6 +276,7 @@ def printed(booted: Flashed) -> int:
     return (booted.lab.run_dir / "master" / "console.log").read_bytes().count(b"entered forwarding")
 
 
+@pytest.mark.board
 def test_modules_over_the_serial_console_while_the_kernel_prints(booted: Flashed, serial: Path, tmp_path: Path) -> None:
     before = printed(booted)
     (tmp_path / "here").write_bytes(os.urandom(20_000))
@@ -281,6 +289,7 @@ def test_modules_over_the_serial_console_while_the_kernel_prints(booted: Flashed
     assert printed(booted) > before + 20
 
 
+@pytest.mark.board
 def test_site_over_the_serial_console_while_the_kernel_prints(booted: Flashed, serial: Path, tmp_path: Path) -> None:
     """One value is another: that alone changes."""
     before = printed(booted)

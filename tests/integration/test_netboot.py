@@ -18,7 +18,7 @@ from tests.integration import netboots
 from tests.integration.netboots import CMDLINE, SERVER, Board, Server, sha256, wait_for
 from tests.integration.places import CHECKOUT, run
 
-pytestmark = pytest.mark.board  # all need the image of a card
+pytestmark = pytest.mark.minutes
 UP_WITHIN = 600  # seconds; 95 to 210 were seen where each processor had four other things to do, once more than 300
 SIDS = {"left": "02c00081-1111-2222-3333-000044556677", "right": "02c00081-1111-2222-3333-000044556678"}
 ADDRESSES = {"left": "192.168.77.20", "right": "192.168.77.21"}
@@ -67,13 +67,31 @@ def changed(done: subprocess.CompletedProcess[str]) -> int:
     return int(found[1])
 
 
-def flash(server: Server, published_card: Path) -> None:
-    """The cards that only start u-boot, as any other card."""
-    words = {"src": published_card, "sha256": sha256(published_card), "card_min": "0B", "root_size": "card"}
+def second_version(server: Server, published: tuple[Path, str]) -> None:
+    """Beside the first, for the right one alone."""
+    run(["cp", "-a", str(server.store / "images/one"), str(server.store / "images/two")])
+    (server.store / "images/two/etc/motd").write_text("version two\n")
+    configure(server, published, right="two")
+    assert changed(server.playbook("netboot")) == 1
+
+
+def with_cards(server: Server) -> list[Board]:
+    """The boards, and in each a card that only starts u-boot, flashed as any other."""
+    boards = [Board(server, name, SIDS[name], ADDRESSES[name]) for name in SIDS]
+    card = server.store / "cards/one.img"
+    words = {"src": card, "sha256": sha256(card), "card_min": "0B", "root_size": "card"}
     more = [f"-eboard_image_{name}={value}" for name, value in words.items()]
     target = f"-eboard_image_target={server.folder}/{{{{ inventory_hostname }}}}.card"
     keys = "-e{'board_image_authorized_keys': ['{{ board_netboot_authorized_keys[0] }}']}"
     server.playbook("flash", *more, target, keys, f"-eboard_image_cache_dir={server.folder}/cache")
+    return boards
+
+
+def serve(server: Server) -> None:
+    server.start("dnsmasq")
+    server.start("ganesha")
+    wait_for(lambda: server.listens("-lu", "sport = :67"), 30, (server.folder / "dnsmasq.log").read_text)
+    wait_for(lambda: server.listens("-lt", "sport = :2049"), 60, (server.folder / "ganesha.log").read_text)
 
 
 def start(boards: list[Board]) -> None:
@@ -91,19 +109,11 @@ def test_two_boards_start_from_one_server(server: Server, published: tuple[Path,
     assert changed(server.playbook("netboot")) > 0
     run(["systemd-analyze", "verify", *map(str, sorted((server.folder / "units").iterdir()))])
 
-    # A second version beside the first, for the right one alone.
-    run(["cp", "-a", str(server.store / "images/one"), str(server.store / "images/two")])
-    (server.store / "images/two/etc/motd").write_text("version two\n")
-    configure(server, published, right="two")
-    assert changed(server.playbook("netboot")) == 1
-    server.start("dnsmasq")
-    server.start("ganesha")
-    wait_for(lambda: server.listens("-lu", "sport = :67"), 30, (server.folder / "dnsmasq.log").read_text)
-    wait_for(lambda: server.listens("-lt", "sport = :2049"), 60, (server.folder / "ganesha.log").read_text)
+    second_version(server, published)
+    serve(server)
     assert changed(server.playbook("netboot")) == 0  # what listens there is its own
 
-    left, right = boards = [Board(server, name, SIDS[name], ADDRESSES[name]) for name in SIDS]
-    flash(server, server.store / "cards/one.img")
+    left, right = boards = with_cards(server)
     start(boards)
     for board in boards:
         assert board.ssh("cat /proc/sys/kernel/hostname").stdout == f"{board.name}\n"
@@ -120,16 +130,31 @@ def test_two_boards_start_from_one_server(server: Server, published: tuple[Path,
     kernel = server.store / "tftp/images/one/kernel"
     assert sha256(kernel) in left.ssh("sha256sum $(readlink -f /boot/zImage)").stdout
 
-    # One edit in the middle, and the right one goes back to the first version by one variable.
+    # One edit in the middle.
+    (server.store / "images/one/etc/motd").write_text("edited in the middle\n")
+    left.power_off()
+    start([left])
+    assert left.ssh("cat /etc/motd").stdout == "edited in the middle\n"
+    assert left.ssh("cat /root/kept; tail -n 1 /etc/services").stdout == "mine\nchanged\n"
+
+
+@pytest.mark.board
+@pytest.mark.timeout(1500)
+def test_a_board_goes_back_to_the_first_version_by_one_variable(server: Server, published: tuple[Path, str]) -> None:
+    """What it wrote is gone, as it has no place at the server; what was edited in the middle meanwhile is there."""
+    server.playbook("netboot")
+    second_version(server, published)
+    serve(server)
+    _left, right = with_cards(server)
+    start([right])
+    assert right.ssh("cat /etc/motd").stdout == "version two\n"
+    right.ssh("echo mine > /root/kept; echo changed >> /etc/services; sync")
     (server.store / "images/one/etc/motd").write_text("edited in the middle\n")
     configure(server, published, right="one")
     assert changed(server.playbook("netboot")) == 1
-    for board in boards:
-        board.power_off()
-    start(boards)
-    for board in boards:
-        assert board.ssh("cat /etc/motd").stdout == "edited in the middle\n"
-    assert left.ssh("cat /root/kept; tail -n 1 /etc/services").stdout == "mine\nchanged\n"
+    right.power_off()
+    start([right])
+    assert right.ssh("cat /etc/motd").stdout == "edited in the middle\n"
     assert right.ssh("cat /root/kept", check=False).returncode != 0
     assert right.ssh("tail -n 1 /etc/services").stdout != "changed\n"
 
