@@ -353,7 +353,7 @@ static inline int has_address(const struct limits *limits, __u64 sock)
 	return same(limits->address, ends[0]) || same(limits->address, ends[1]);
 }
 
-SEC("raw_tp/retransmitted") int retransmitted(struct bpf_raw_tracepoint_args *event)
+static inline int sent_again(struct bpf_raw_tracepoint_args *event)
 {
 	struct limits *limits = asked();
 	__u64 sock = event->args[0], network = 0;
@@ -377,6 +377,17 @@ SEC("raw_tp/retransmitted") int retransmitted(struct bpf_raw_tracepoint_args *ev
 	if (service && has_address(limits, sock))
 		__sync_fetch_and_add(&service->retransmitted, segments ? segments : 1);
 	return 0;
+}
+
+SEC("raw_tp/retransmitted") int retransmitted(struct bpf_raw_tracepoint_args *event)
+{
+	return sent_again(event);
+}
+
+/* Since Linux 6.16 the kernel also tells of what it could not send, with the error: while the first one waits in a queue. */
+SEC("raw_tp/retransmitted_or_not") int retransmitted_or_not(struct bpf_raw_tracepoint_args *event)
+{
+	return (int)event->args[2] ? 0 : sent_again(event);
 }
 
 SEC("raw_tp/entered") int entered(struct bpf_raw_tracepoint_args *event)

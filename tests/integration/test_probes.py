@@ -86,10 +86,13 @@ def look(code: bytes, probes: Sequence[str], wanted: limits.Limits, *commands: S
     return measure(code, probes, "s0", wanted, commands, WITHIN, rounds)
 
 
-def retransmitted(place: Netns) -> int:
+def counter(place: Netns, name: str) -> int:
     """The kernel's own count of a namespace."""
-    shown = place.run(["nstat", "-asz", "TcpRetransSegs"]).stdout
-    return int(re.findall(r"TcpRetransSegs\s+(\d+)", shown)[0])
+    return int(re.findall(rf"{name}\s+(\d+)", place.run(["nstat", "-asz", name]).stdout)[0])
+
+
+def retransmitted(place: Netns) -> int:
+    return counter(place, "TcpRetransSegs")
 
 
 @contextmanager
@@ -213,6 +216,31 @@ def test_retransmissions_of_a_stream_are_counted_by_segments(losing: Path, code:
     print(f"retransmitted: {told} by iperf3, {counted} by nstat, {unseen} at most over init; {seen} by the probe")
     assert 20 < told <= counted
     assert counted - unseen - 2 <= seen <= counted
+
+
+WAITING = """
+import socket, sys, time
+made = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+made.sendall(bytes(9000))
+time.sleep(4)
+"""
+
+
+def test_what_could_not_be_sent_again_is_not_counted(client: Path, code: bytes) -> None:
+    """The first one still waits in a slow queue when TCP's time is over; Linux 6.16 and newer tell of each such try."""
+    slow = "qdisc add dev s0 root handle 1: htb default 1; class add dev s0 parent 1: classid 1:1 htb rate 12kbit"
+    client.s.run(["sh", "-ec", "; ".join(f"tc {line}" for line in slow.split("; "))])
+    try:
+        before, kept = retransmitted(client.s), counter(client.s, "TcpExtTCPSpuriousRtxHostQueues")
+        words = ["python3", "-c", WAITING, client.address("r"), str(ECHO)]
+        result = look(code, ["retransmissions"], limits.parse([ECHO], None, True), words)
+        counted, kept = retransmitted(client.s) - before, counter(client.s, "TcpExtTCPSpuriousRtxHostQueues") - kept
+    finally:
+        client.s.run(["tc", "qdisc", "del", "dev", "s0", "root"])
+    seen = result["services"][str(ECHO)]["retransmitted"]
+    print(f"retransmitted: {counted} by nstat, {seen} by the probe; {kept} could not be sent")
+    assert kept > 0
+    assert seen == counted
 
 
 SLEEPER = "import select; [select.select([], [], [], 0.02) for _number in range(30)]"

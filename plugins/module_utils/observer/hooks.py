@@ -103,7 +103,9 @@ def attach(code: bytes, hooks: Sequence[str], interface: str, wanted: limits.Lim
         stack.callback(os.close, syscall.count_runs())
         for hook in tracing:
             for name, tracepoint in TRACEPOINTS[hook].items():
-                loaded = program.load(code, f"raw_tp/{name}", maps, FILE, kind=syscall.RAW_TRACEPOINT).descriptor
+                or_not = "_or_not" if hook == RETRANSMISSIONS and limits.tells_failures() else ""
+                section = f"raw_tp/{name}{or_not}"
+                loaded = program.load(code, section, maps, FILE, kind=syscall.RAW_TRACEPOINT).descriptor
                 stack.callback(os.close, loaded)
                 probes.add(name, loaded)
                 stack.callback(os.close, syscall.attach_raw(tracepoint, loaded))

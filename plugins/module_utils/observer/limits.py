@@ -33,6 +33,7 @@ PLACES = (
     f"{SOCK}skc_v6_daddr",
 )
 BUFFER, SEGMENTS = "sk_buff.cb", "tcp_skb_cb.tcp_gso_segs"
+FAILURE = "trace_event_raw_tcp_retransmit_skb.err"
 OPTIONAL = (f"{SOCK}skc_v6_rcv_saddr", f"{SOCK}skc_v6_daddr")  # kernels without IPv6
 
 
@@ -89,11 +90,16 @@ def members(what: str) -> tuple[int, ...]:
         raise MissingCapability(what, "the kernel's own types (CONFIG_DEBUG_INFO_BTF)") from None
 
 
+def tells_failures() -> bool:
+    """Whether the kernel tells also of segments that it could not send again (since Linux 6.16). Raises OSError."""
+    return FAILURE in _offsets(TYPES)
+
+
 @cache
 def _offsets(path: str) -> dict[str, int]:
     """Half a second of reading."""
     with open(path, "rb") as file:
-        return btf.offsets(file.read(), (*PLACES, BUFFER, SEGMENTS))
+        return btf.offsets(file.read(), (*PLACES, BUFFER, SEGMENTS, FAILURE))
 
 
 def chosen(found: Mapping[str, int], what: str) -> tuple[int, ...]:
