@@ -81,7 +81,7 @@ kernel: prepared ## the lab's own kernel, in which time can travel, and what it 
 qemu: prepared ## a QEMU whose network card has virtual functions, into the cache, where the machine's has none
 	@scripts/fetch-qemu
 
-bench: prepared ## ratios against tc, pyroute2, tcconfig and ping, side by side; SIZES="10 1000" for fewer; seven minutes
+bench: prepared ## ratios against tc, pyroute2, tcconfig and ping, side by side; SIZES="10 1000" for fewer; ten minutes
 	@SIZES="$(SIZES)" PARTS="$(PARTS)" scripts/bench
 
 fidelity: prepared ## asked against got on two kernels, written to docs/fidelity.md; about ten minutes
