@@ -59,7 +59,7 @@ integration: prepared ## tests against real kernels: network namespaces and the 
 
 test: SETUP := scripts/setup --quiet --with=boards
 test: prepared ## lint, sanity, molecule, unit tests, network namespaces, the virtual lab and emulated boards: nearly half an hour on two cores
-	@scripts/stages lint sanity molecule tests
+	@scripts/stages checks tests
 
 test-boards: SETUP := scripts/setup --quiet --with=boards
 test-boards: prepared ## emulated boards: flashed, booted from a card and from the network, and over the serial console; ten minutes
