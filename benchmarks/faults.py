@@ -31,8 +31,8 @@ from .trees import INTERFACE
 ROUNDS = 7  # at least
 MOST_ROUNDS = 2  # times as many
 NARROW = 0.1  # of the median: the middle half of the rounds' ratios
-TURNS = 15  # of a round
-COUNT = 20_000  # packets of one turn; so many that a rule that drops nothing is found out
+TURNS = 11  # of a round
+COUNT = 30_000  # packets of one turn; so many that a rule that drops nothing is found out
 BATCH = 64  # packets that flood.c sends at a time
 EVERY = 1000
 MANY = 1000  # rules

@@ -228,8 +228,8 @@ time.sleep(4)
 
 def test_what_could_not_be_sent_again_is_not_counted(client: Path, code: bytes) -> None:
     """The first one still waits in a slow queue when TCP's time is over; Linux 6.16 and newer tell of each such try."""
-    slow = "qdisc add dev s0 root handle 1: htb default 1; class add dev s0 parent 1: classid 1:1 htb rate 12kbit"
-    client.s.run(["sh", "-ec", "; ".join(f"tc {line}" for line in slow.split("; "))])
+    client.s.run(["tc", "qdisc", "add", "dev", "s0", "root", "handle", "1:", "htb", "default", "1"])
+    client.s.run(["tc", "class", "add", "dev", "s0", "parent", "1:", "classid", "1:1", "htb", "rate", "12kbit"])
     try:
         before, kept = retransmitted(client.s), counter(client.s, "TcpExtTCPSpuriousRtxHostQueues")
         words = ["python3", "-c", WAITING, client.address("r"), str(ECHO)]

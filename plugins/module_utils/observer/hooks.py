@@ -103,15 +103,19 @@ def attach(code: bytes, hooks: Sequence[str], interface: str, wanted: limits.Lim
         stack.callback(os.close, syscall.count_runs())
         for hook in tracing:
             for name, tracepoint in TRACEPOINTS[hook].items():
-                or_not = "_or_not" if hook == RETRANSMISSIONS and limits.tells_failures() else ""
-                section = f"raw_tp/{name}{or_not}"
-                loaded = program.load(code, section, maps, FILE, kind=syscall.RAW_TRACEPOINT).descriptor
+                loaded = program.load(code, _section(name), maps, FILE, kind=syscall.RAW_TRACEPOINT).descriptor
                 stack.callback(os.close, loaded)
                 probes.add(name, loaded)
                 stack.callback(os.close, syscall.attach_raw(tracepoint, loaded))
         if REQUESTS in hooks:
             _at_interface(stack, probes, code, interface, maps)
         yield probes
+
+
+def _section(name: str) -> str:
+    """Of a tracepoint's program: where the kernel tells of failures, too, one that leaves them out."""
+    or_not = name == "retransmitted" and limits.tells_failures()
+    return f"raw_tp/{name}_or_not" if or_not else f"raw_tp/{name}"
 
 
 def _at_interface(
